@@ -1,0 +1,1 @@
+"""mem1: LLM agents whose context never grows."""

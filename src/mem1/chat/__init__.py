@@ -1,0 +1,23 @@
+"""MESSAGES <-> TOKEN IDS; the only room that tokenises. `HFRenderer` loads transformers' tokenizers."""
+
+from mem1.chat.base import Renderer
+from mem1.chat.bytes import ByteRenderer
+from mem1.chat.segments import (
+    ReplyParts,
+    context_messages,
+    observation_segment,
+    sampled_segment,
+    split_reply,
+    text_segment,
+)
+
+__all__ = [
+    "ByteRenderer",
+    "Renderer",
+    "ReplyParts",
+    "context_messages",
+    "observation_segment",
+    "sampled_segment",
+    "split_reply",
+    "text_segment",
+]

@@ -1,0 +1,213 @@
+"""TASK -> TRAJECTORY: the agent loop, on one screen.
+
+    prompt -> context -> engine -> reply -> env -> observation -> context policy -> context -> …
+
+Whatever happens, an episode ends in a Trajectory that says why (`StopReason`).
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from mem1.chat import (
+    Renderer,
+    ReplyParts,
+    context_messages,
+    observation_segment,
+    split_reply,
+    text_segment,
+)
+from mem1.context import Budget, ContextPolicy, Parts, check_window
+from mem1.engines import Engine, Request
+from mem1.envs import Env
+from mem1.errors import EngineError, ToolError, UserError
+from mem1.rewards import Reward
+from mem1.text import ANSWER_TAG, HINT_TAG, close_tag
+from mem1.types import (
+    Context,
+    Message,
+    Sampling,
+    Segment,
+    SegmentKind,
+    StopReason,
+    Task,
+    Trajectory,
+    Turn,
+    context_ids,
+    num_tokens,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """Everything about an agent that does not change between episodes."""
+
+    engine: Engine
+    renderer: Renderer
+    context: ContextPolicy
+    budget: Budget
+    sampling: Sampling = field(default_factory=Sampling)
+    max_turns: int = 6
+
+    def bound(self) -> int | None:
+        """Certified largest context + reply, in tokens; BudgetError if the window is smaller."""
+        return check_window(self.context, budget=self.budget, window=self.engine.window)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Episode:
+    """What is known of an episode while it runs."""
+
+    agent: Agent
+    env: Env
+    bound: int | None
+    seed: str
+    turns: list[Turn] = field(default_factory=list[Turn])
+    stop_reason: StopReason = StopReason.MAX_TURNS
+    answer: str | None = None
+    error: str | None = None
+
+
+async def run_episode(
+    task: Task,
+    *,
+    agent: Agent,
+    env: Env,
+    reward: Reward,
+    sample: int = 0,
+    on_turn: Callable[[Turn], None] | None = None,
+) -> Trajectory:
+    """Let an agent work on a task until it answers, the world ends it, or the turns are used up.
+
+    Args: `env`, fresh, of this task; `sample`, which rollout of the task this is; `on_turn`, called
+    after every turn. Raises BudgetError if the caps don't fit the model's window.
+    """
+    episode = _Episode(
+        agent=agent,
+        env=env,
+        bound=agent.bound(),
+        seed=f"{agent.sampling.seed}/{task.id}/{sample}",
+    )
+    started = time.perf_counter()
+    try:
+        await _play(episode, on_turn=on_turn)
+    except UserError:
+        raise
+    except EngineError as error:
+        episode.stop_reason, episode.error = StopReason.ENGINE_ERROR, str(error)
+    except ToolError as error:
+        episode.stop_reason, episode.error = StopReason.TOOL_ERROR, str(error)
+    except Exception as error:  # noqa: BLE001 - the episode boundary
+        episode.stop_reason, episode.error = StopReason.EPISODE_ERROR, repr(error)
+    finally:
+        await env.close()
+    score = reward(task, answer=episode.answer, turns=episode.turns)
+    return Trajectory(
+        task=task,
+        sample=sample,
+        context_policy=str(agent.context),
+        turns=tuple(episode.turns),
+        stop_reason=episode.stop_reason,
+        answer=episode.answer,
+        reward=score.total,
+        reward_parts=score.parts,
+        bound=episode.bound,
+        seconds=time.perf_counter() - started,
+        error=episode.error,
+    )
+
+
+async def _play(episode: _Episode, *, on_turn: Callable[[Turn], None] | None) -> None:
+    agent, env = episode.agent, episode.env
+    prompt = _prompt(await env.start(max_turns=agent.max_turns), renderer=agent.renderer)
+    if len(prompt.token_ids) > agent.budget.prompt:
+        episode.stop_reason = StopReason.PROMPT_TOO_LONG
+        return
+    context: Context = (prompt,)
+    for turn in range(1, agent.max_turns + 1):
+        most = num_tokens(context) + agent.budget.reply
+        assert episode.bound is None or most <= episode.bound, "the budget promise is broken"
+        if agent.engine.window is not None and most > agent.engine.window:
+            episode.stop_reason = StopReason.WINDOW_FULL
+            return
+        asked = time.perf_counter()
+        completion = await agent.engine.complete(_request(context, episode=episode, turn=turn))
+        replied = time.perf_counter()
+        reply = split_reply(
+            agent.renderer,
+            completion,
+            turn=turn,
+            actions=env.actions,
+            max_state_tokens=agent.budget.internal_state,
+            max_action_tokens=agent.budget.action,
+        )
+        observation = await env.step(reply.action, faults=reply.faults)
+        over = observation.done or turn == agent.max_turns
+        parts = _parts(reply, observation.text, episode=episode, turn=turn)
+        record = Turn(
+            context=context,
+            completion=completion,
+            action=reply.action,
+            faults=reply.faults,
+            observation=None if over else parts.observation.text,
+            engine_s=replied - asked,
+            env_s=time.perf_counter() - replied,
+        )
+        episode.turns.append(record)
+        if on_turn:
+            on_turn(record)
+        if observation.done:
+            answered = reply.action is not None and reply.action.name == ANSWER_TAG
+            episode.stop_reason = StopReason.ANSWERED if answered else StopReason.DONE
+            episode.answer = reply.action.argument if answered and reply.action else None
+            return
+        context = agent.context.update(context, parts)
+
+
+def _prompt(text: str, *, renderer: Renderer) -> Segment:
+    ids = renderer.render([Message(role="user", content=text)])
+    return Segment(kind=SegmentKind.PROMPT, turn=0, token_ids=ids, text=text)
+
+
+def _request(context: Context, *, episode: _Episode, turn: int) -> Request:
+    agent = episode.agent
+    sampling = agent.sampling
+    if sampling.seed is not None:
+        digest = hashlib.blake2b(f"{episode.seed}/{turn}".encode(), digest_size=4).digest()
+        sampling = replace(sampling, seed=int.from_bytes(digest) >> 1)
+    return Request(
+        prompt_ids=context_ids(context),
+        messages=context_messages(context),
+        max_tokens=agent.budget.reply,
+        stop=tuple(close_tag(name) for name in episode.env.actions),
+        sampling=sampling,
+    )
+
+
+def _parts(reply: ReplyParts, observation: str, *, episode: _Episode, turn: int) -> Parts:
+    """What the turn adds to the context; observation and hint share one cap."""
+    renderer, budget = episode.agent.renderer, episode.agent.budget
+    hint = text_segment(
+        renderer, hint_text(episode.agent.max_turns - turn), kind=SegmentKind.HINT, turn=turn
+    )
+    return Parts(
+        reply=reply.reply,
+        internal_state=reply.internal_state,
+        action=reply.action_segment,
+        observation=observation_segment(
+            renderer,
+            observation,
+            turn=turn,
+            max_tokens=budget.observation - len(hint.token_ids),
+            tags=episode.env.actions,
+        ),
+        hint=hint,
+    )
+
+
+def hint_text(turns_left: int) -> str:
+    """The hint that ends a context: how many turns are left, and at the last one to answer now."""
+    if turns_left == 1:
+        return f"[{HINT_TAG}]You have 1 turn left. You must answer now.[/{HINT_TAG}]\n"
+    return f"[{HINT_TAG}]You have {turns_left} turns left.[/{HINT_TAG}]\n"

@@ -1,0 +1,137 @@
+"""Text rules: tags in and out, answers compared, foreign text made harmless.
+
+    sampled text -> parse_reply -> Reply(state span, Action, faults)
+    foreign text -> neutralise  -> text without control characters or working tags
+    answer text  -> normalise_answer -> the form in which answers are compared
+
+Tags are lower case and exact: what is nearly a tag is text, and a recorded fault.
+"""
+
+import re
+import string
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mem1.types import Action, Fault
+
+STATE_TAG = "think"
+ANSWER_TAG = "answer"
+OBSERVATION_TAG = "information"
+HINT_TAG = "HINT"
+RESERVED_TAGS = (STATE_TAG, ANSWER_TAG, OBSERVATION_TAG, HINT_TAG, "search")
+"""Tags that never survive in foreign text; the names of other tools are added to them."""
+
+MAX_FOREIGN_BYTES = 1 << 20
+"""More than this of one foreign text (UTF-8 bytes) is cut off before anything else is done."""
+
+
+def open_tag(name: str) -> str:
+    return f"<{name}>"
+
+
+def close_tag(name: str) -> str:
+    return f"</{name}>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A sampled reply taken apart. Spans are [start, end) in characters of the sampled text."""
+
+    state_span: tuple[int, int] | None
+    """The internal state with its tags; None if there is none to keep."""
+    action_span: tuple[int, int] | None
+    """The action with its tags; None if there is no valid action."""
+    action: Action | None
+    faults: tuple[Fault, ...]
+
+
+def parse_reply(text: str, *, actions: Sequence[str]) -> Reply:
+    """Find the internal state and the one action in a sampled reply.
+
+    Args: `text`, decoded sampled tokens; `actions`, names of the actions that exist.
+    A wrong state and a wrong action are independent faults: each is recorded, neither is guessed.
+    """
+    state_span, state_fault = _find_state(text)
+    start = state_span[1] if state_span else 0
+    action_span, action, action_fault = _find_action(text, actions=actions, start=start)
+    faults = tuple(fault for fault in (state_fault, action_fault) if fault)
+    return Reply(state_span=state_span, action_span=action_span, action=action, faults=faults)
+
+
+def _find_state(text: str) -> tuple[tuple[int, int] | None, Fault | None]:
+    opener, closer = open_tag(STATE_TAG), close_tag(STATE_TAG)
+    start = text.find(opener)
+    if start < 0:
+        return None, Fault.STATE_MISSING
+    end = text.find(closer, start)
+    if end < 0:
+        return None, Fault.STATE_UNCLOSED
+    if text.count(opener) > 1 or text.count(closer) > 1:
+        return None, Fault.STATE_DUPLICATED
+    if not text[start + len(opener) : end].strip():
+        return None, Fault.STATE_EMPTY
+    return (start, end + len(closer)), None
+
+
+def _find_action(
+    text: str, *, actions: Sequence[str], start: int
+) -> tuple[tuple[int, int] | None, Action | None, Fault | None]:
+    names = "|".join(re.escape(name) for name in actions)
+    openers = list(re.finditer(f"<({names})>", text[start:]))
+    if not openers:
+        return None, None, Fault.NO_ACTION
+    first = openers[0]
+    name = first[1]
+    begin, body = start + first.start(), start + first.end()
+    end = text.find(close_tag(name), body)
+    if end < 0:
+        return None, None, Fault.ACTION_UNCLOSED
+    if len(openers) > 1:
+        return None, None, Fault.TWO_ACTIONS
+    argument = text[body:end].strip()
+    if not argument:
+        return None, None, Fault.ACTION_EMPTY
+    stop = end + len(close_tag(name))
+    if text[stop:].strip():
+        return None, None, Fault.TEXT_AFTER_ACTION
+    return (begin, stop), Action(name=name, argument=argument), None
+
+
+def close_open_tag(text: str, *, stop: Sequence[str]) -> str:
+    """Append the stop string that a server cut off: the one whose opening tag came last."""
+    opened = [(text.rfind(closer.replace("</", "<", 1)), closer) for closer in stop]
+    position, closer = max(opened, default=(-1, ""))
+    return text + closer if position >= 0 and closer not in text[position:] else text
+
+
+def neutralise(text: str, *, tags: Iterable[str] = ()) -> str:
+    """Make text that is not ours harmless: still readable, no longer obeyed.
+
+    Cuts it to `MAX_FOREIGN_BYTES`, drops control and invisible characters (newline and tab stay),
+    and breaks every reserved tag, in any case, spacing, attribute or slash form, by replacing its
+    bracket: `< /Answer x>` becomes `‹ /Answer x>`. Idempotent.
+
+    Args: `tags`, names to break besides `RESERVED_TAGS`.
+    """
+    if len(text) > MAX_FOREIGN_BYTES // 4:
+        text = text.encode("utf-8", "replace")[:MAX_FOREIGN_BYTES].decode("utf-8", "ignore")
+    text = "".join(char for char in text if char in "\n\t" or unicodedata.category(char)[0] != "C")
+    names = "|".join(re.escape(name) for name in dict.fromkeys((*RESERVED_TAGS, *tags)))
+    text = re.sub(rf"<(?=[\s/\\]*(?:{names})\b)", "‹", text, flags=re.IGNORECASE)
+    return re.sub(rf"\[(?=[\s/\\]*{HINT_TAG}\b)", "⁅", text, flags=re.IGNORECASE)
+
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalise_answer(text: str) -> str:
+    """SQuAD's normal form: lower case, no ASCII punctuation, no articles, single blanks.
+
+    Source: Rajpurkar et al. 2016, evaluate-v1.1.py.
+
+    >>> normalise_answer("The  U.S. Senate")
+    'us senate'
+    """
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
