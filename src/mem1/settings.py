@@ -108,7 +108,7 @@ def build(cls: type[T], table: Mapping[str, Any], *, at: str = "") -> T:
 
 def _value(kind: Any, value: Any, *, at: str) -> Any:
     options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    classes = [option for option in options if dataclasses.is_dataclass(option)]
+    classes: list[Any] = [option for option in options if dataclasses.is_dataclass(option)]
     if not classes:
         return _plain(kind, value, at=at)
     if not isinstance(value, Mapping):

@@ -191,9 +191,7 @@ class StopReason(StrEnum):
     """An unexpected exception in an environment, tool or context policy."""
 
 
-FAILURES = frozenset(
-    {StopReason.ENGINE_ERROR, StopReason.TOOL_ERROR, StopReason.EPISODE_ERROR}
-)
+FAILURES = frozenset({StopReason.ENGINE_ERROR, StopReason.TOOL_ERROR, StopReason.EPISODE_ERROR})
 """Outcomes that say nothing about the agent: counted, and owed again by the next run."""
 
 

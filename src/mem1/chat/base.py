@@ -1,7 +1,7 @@
 """The seam between text and token ids; nothing outside `mem1.chat` tokenises.
 
-    messages -> render -> ids up to where the assistant begins
-    text     -> encode -> ids;   ids -> decode -> text
+messages -> render -> ids up to where the assistant begins
+text     -> encode -> ids;   ids -> decode -> text
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,10 @@
 """How text becomes part of a context: the one gate for foreign text, and for sampled text.
 
-    foreign text  -> observation_segment -> neutralised, capped, wrapped, closing tag intact
-    sampled ids   -> sampled_segment     -> the same ids, unless the text forges tags
-    a whole reply -> split_reply     -> internal state, action, faults
-    our own text  -> text_segment
-    a context     -> context_messages, for servers that only chat
+foreign text  -> observation_segment -> neutralised, capped, wrapped, closing tag intact
+sampled ids   -> sampled_segment     -> the same ids, unless the text forges tags
+a whole reply -> split_reply     -> internal state, action, faults
+our own text  -> text_segment
+a context     -> context_messages, for servers that only chat
 """
 
 from collections.abc import Sequence

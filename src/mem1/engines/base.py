@@ -1,6 +1,6 @@
 """The seam between the agent loop and whatever samples tokens.
 
-    Request(prompt_ids, messages, …) -> Engine.complete -> Completion
+Request(prompt_ids, messages, …) -> Engine.complete -> Completion
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """An engine that says what it's told: the double for tests, examples and overhead benchmarks.
 
-    replies (a list, or a function of the Request) -> Completion with made-up log-probabilities
+replies (a list, or a function of the Request) -> Completion with made-up log-probabilities
 """
 
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ from mem1.types import Completion
 class ScriptedEngine:
     """Replies from a script, in order of the calls, or from a function of the request.
 
-    A scripted `Exception` is raised instead of replied. Replies are cut at the first stop string
+    A scripted exception is raised instead of replied. Replies are cut at the first stop string
     and at `max_tokens`, as a real engine's would be. Every token gets log-probability -1.
 
     >>> from mem1.chat import ByteRenderer
@@ -22,7 +22,7 @@ class ScriptedEngine:
 
     def __init__(
         self,
-        script: Iterable[str | Exception] | Callable[[Request], str | Exception],
+        script: Iterable[str | BaseException] | Callable[[Request], str | BaseException],
         *,
         codec: Codec,
         window: int | None = None,
@@ -43,7 +43,7 @@ class ScriptedEngine:
         reply = self._reply(request)
         if reply is None:
             raise EngineError(f"the script has no reply for call {len(self.requests)}")
-        if isinstance(reply, Exception):
+        if isinstance(reply, BaseException):
             raise reply
         ends = [reply.find(stop) + len(stop) for stop in request.stop if stop in reply]
         token_ids = self._codec.encode(reply[: min(ends, default=len(reply))])

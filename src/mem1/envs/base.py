@@ -1,6 +1,6 @@
 """The seam for the world an agent acts in.
 
-    Task -> Env.start -> prompt text;  Action -> Env.step -> Observation
+Task -> Env.start -> prompt text;  Action -> Env.step -> Observation
 """
 
 from dataclasses import dataclass

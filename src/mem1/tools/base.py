@@ -1,6 +1,6 @@
 """The seam for anything an agent may call.
 
-    argument (text between the tool's tags) -> Tool.call -> text, foreign until proven otherwise
+argument (text between the tool's tags) -> Tool.call -> text, foreign until proven otherwise
 """
 
 from typing import Protocol, runtime_checkable

@@ -1,0 +1,137 @@
+"""What the commands do, as functions, sync and async.
+
+    question, RunConfig -> ask           -> Trajectory
+    RunConfig, folder   -> rollout_async -> [Trajectory], kept in the folder
+    RunConfig, folder   -> evaluate      -> EvalReport, written into the folder
+
+>>> import mem1                                                          # doctest: +SKIP
+>>> config = mem1.load_config("configs/demo.toml")                       # doctest: +SKIP
+>>> mem1.ask("Who wrote Dracula?", config=config).answer                 # doctest: +SKIP
+"""
+
+import asyncio
+import hashlib
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mem1.config import ContextConfig, RunConfig, save_config
+from mem1.evals import EvalReport, write_report
+from mem1.evals.run import TRAJECTORIES_FILE, run_jobs
+from mem1.rollout import TrajectoryStore, run_episode
+from mem1.settings import to_table
+from mem1.types import Objective, Task, Trajectory, Turn
+from mem1.wiring import compose_tasks, open_engine, open_retriever, plan_jobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watcher:
+    """Is told how a run goes; what isn't given is not told."""
+
+    on_index: Callable[[str, int], None] | None = None
+    """What is done to build an index, and how many passages are done."""
+    on_start: Callable[[int, int], None] | None = None
+    """Episodes done already, and how many there are."""
+    on_done: Callable[[Trajectory], None] | None = None
+    """Each new trajectory."""
+
+
+async def ask_async(
+    *questions: str,
+    config: RunConfig,
+    folder: Path | None = None,
+    on_turn: Callable[[Turn, int | None], None] | None = None,
+    watcher: Watcher | None = None,
+) -> Trajectory:
+    """Ask an agent one question, or several at once, with the first context policy of the config.
+
+    Args: `folder`, where the trajectory is kept, if anywhere; `on_turn`, called after every turn
+    with the bound on the context.
+    """
+    watcher = watcher or Watcher()
+    config = replace(config, context=ContextConfig(policies=config.context.policies[:1]))
+    task = question_task(*questions)
+    async with (
+        open_retriever(config.retriever, progress=watcher.on_index) as retriever,
+        open_engine(config.engine) as (engine, renderer),
+    ):
+        job, *_ = plan_jobs(
+            config, tasks=[task], engine=engine, renderer=renderer, retriever=retriever
+        )
+        bound = job.agent.bound()
+        trajectory = await run_episode(
+            task,
+            agent=job.agent,
+            env=job.make_env(task),
+            reward=job.reward,
+            on_turn=(lambda turn: on_turn(turn, bound)) if on_turn else None,
+        )
+    if folder:
+        with TrajectoryStore(folder / TRAJECTORIES_FILE) as store:
+            store.append(trajectory)
+    return trajectory
+
+
+def ask(*questions: str, config: RunConfig, folder: Path | None = None) -> Trajectory:
+    """`ask_async` for code that isn't async."""
+    return asyncio.run(ask_async(*questions, config=config, folder=folder))
+
+
+def question_task(*questions: str) -> Task:
+    """A task of questions whose answers nobody knows yet; the same questions make the same id."""
+    digest = hashlib.blake2b("\n".join(questions).encode(), digest_size=6).hexdigest()
+    return Task(
+        id=f"question-{digest}",
+        objectives=tuple(Objective(question=question, answers=()) for question in questions),
+        source="question",
+    )
+
+
+async def rollout_async(
+    config: RunConfig, *, folder: Path, limit: int | None = None, watcher: Watcher | None = None
+) -> list[Trajectory]:
+    """Run all tasks with all context policies; what the folder holds already isn't run again.
+
+    Args: `limit`, at most so many tasks for each number of objectives.
+    Raises: StoreError if the folder belongs to a run with other settings.
+    """
+    watcher = watcher or Watcher()
+    tasks = compose_tasks(config.tasks, limit=limit)
+    save_config(config, folder)
+    async with (
+        open_retriever(config.retriever, progress=watcher.on_index) as retriever,
+        open_engine(config.engine) as (engine, renderer),
+    ):
+        jobs = plan_jobs(config, tasks=tasks, engine=engine, renderer=renderer, retriever=retriever)
+        on_start = watcher.on_start
+        return await run_jobs(
+            jobs,
+            folder=folder,
+            concurrency=config.run.concurrency,
+            on_start=(lambda done: on_start(done, len(jobs))) if on_start else None,
+            on_done=watcher.on_done,
+        )
+
+
+async def evaluate_async(
+    config: RunConfig,
+    *,
+    folder: Path,
+    limit: int | None = None,
+    watcher: Watcher | None = None,
+    command: Sequence[str] = (),
+) -> EvalReport:
+    """`rollout_async`, then the report on all of its trajectories: report.json, .md and plots.
+
+    Args: `command`, what the user typed, for the report.
+    """
+    trajectories = await rollout_async(config, folder=folder, limit=limit, watcher=watcher)
+    report = EvalReport.build(trajectories, command=shlex.join(command), config=to_table(config))
+    write_report(report, folder)
+    return report
+
+
+def evaluate(config: RunConfig, *, folder: Path, limit: int | None = None) -> EvalReport:
+    """`evaluate_async` for code that isn't async."""
+    return asyncio.run(evaluate_async(config, folder=folder, limit=limit))

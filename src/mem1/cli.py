@@ -1,0 +1,295 @@
+"""The command line: parse, call, print.
+
+    mem1 run "question" --config configs/demo.toml     one episode, turn by turn
+    mem1 eval configs/demo.toml                        tasks x context policies -> report
+    mem1 rollout configs/demo.toml                     the trajectories alone
+    mem1 report runs/demo                              the report of a run, written again
+    mem1 data compose | index                          prepare tasks and corpora
+
+Results go to standard output, everything else to standard error. Exit status: 0; 1 if episodes
+failed or an engine did; 2 for a user's mistake; 130 if interrupted. Commands import what they need
+when they run, so that `mem1 --help` is quick.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from mem1.errors import ConfigError, Mem1Error, StoreError, UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mem1.api import Watcher
+    from mem1.config import RunConfig
+    from mem1.types import Trajectory
+
+_PLAIN = Parameter(negative=())
+app = App(
+    name="mem1",
+    help="LLM agents whose context never grows: run them, measure them.",
+    default_parameter=_PLAIN,
+)
+data = App(name="data", help="Prepare tasks and corpora.", default_parameter=_PLAIN)
+app.command(data)
+
+Sets = Annotated[
+    tuple[str, ...],
+    Parameter(name="--set", help="Change a setting: section.key=value. May be repeated."),
+]
+Limit = Annotated[
+    int | None, Parameter(help="At most so many tasks for each number of objectives.")
+]
+AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON and nothing else.")]
+DryRun = Annotated[bool, Parameter(help="Say what would run, and run nothing.")]
+Out = Annotated[
+    Path | None, Parameter(help="The run's folder; without it, runs/ and the config's name.")
+]
+Configs = Annotated[Path, Parameter(help="TOML files, later over earlier.")]
+
+
+def main() -> None:
+    """The `mem1` command."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run one command and give its exit status."""
+    try:
+        status = app(arguments, exit_on_error=False, result_action="return_value")
+    except CycloptsError:
+        return 2
+    except KeyboardInterrupt:
+        _note("stopped: what is finished is kept; the same command continues where this one ended")
+        return 130
+    except Mem1Error as error:
+        _note(f"mem1: {error}")
+        return 2 if isinstance(error, UserError) else 1
+    return status or 0
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+@app.command
+def run(
+    *questions: Annotated[str, Parameter(help="One question, or several to ask at once.")],
+    config: Annotated[
+        tuple[Path, ...], Parameter(help="TOML file; may be repeated, later over earlier.")
+    ] = (),
+    context: Annotated[
+        str | None, Parameter(help="Context policy, for example full or 'window(k=2)'.")
+    ] = None,
+    overrides: Sets = (),
+    out: Annotated[Path, Parameter(help="Where the trajectory is kept.")] = Path("runs/questions"),
+    as_json: AsJson = False,
+) -> int:
+    """Ask a question and watch the agent work on it, turn by turn."""
+    from mem1.api import ask_async
+    from mem1.rollout.store import dump_trajectory
+    from mem1.types import FAILURES, Turn
+
+    if not questions:
+        raise ConfigError('no question: write  mem1 run "Who wrote Dracula?" --config FILE')
+    if context:
+        overrides = (*overrides, f"context.policies={json.dumps([context])}")
+    settings = _load(config, overrides=overrides)
+    console, turns = _console(), 0
+
+    def show(turn: Turn, bound: int | None) -> None:
+        from mem1.console import show_turn
+
+        nonlocal turns
+        turns += 1
+        show_turn(console, turn, number=turns, bound=bound)
+
+    on_turn = None if as_json else show
+    trajectory = asyncio.run(ask_async(*questions, config=settings, folder=out, on_turn=on_turn))
+    if as_json:
+        print(dump_trajectory(trajectory).decode())
+    else:
+        from mem1.console import show_outcome
+
+        show_outcome(console, trajectory)
+        _note(f"trajectory appended to {out / 'trajectories.jsonl'}")
+    return int(trajectory.stop_reason in FAILURES)
+
+
+@app.command(name="eval")
+def evaluate(
+    *configs: Configs,
+    overrides: Sets = (),
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    out: Out = None,
+) -> int:
+    """Run all tasks with all context policies and report; continues a run that was stopped."""
+    settings = _load(configs, overrides=overrides)
+    if dry_run:
+        return _dry_run(settings, limit=limit, as_json=as_json)
+    from mem1.api import evaluate_async
+    from mem1.evals.run import TRAJECTORIES_FILE
+    from mem1.rollout import latest
+
+    folder = out or _default_folder(configs)
+    command = ("mem1", *sys.argv[1:])
+    with ExitStack() as stack:
+        watcher = _watch(stack)
+        asyncio.run(
+            evaluate_async(settings, folder=folder, limit=limit, watcher=watcher, command=command)
+        )
+    _print_report(folder, as_json=as_json)
+    return _failures(list(latest(folder / TRAJECTORIES_FILE).values()))
+
+
+@app.command
+def rollout(
+    *configs: Configs,
+    overrides: Sets = (),
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    out: Out = None,
+) -> int:
+    """Collect trajectories, like eval without the report."""
+    settings = _load(configs, overrides=overrides)
+    if dry_run:
+        return _dry_run(settings, limit=limit, as_json=as_json)
+    from mem1.api import rollout_async
+    from mem1.evals.run import TRAJECTORIES_FILE
+
+    folder = out or _default_folder(configs)
+    with ExitStack() as stack:
+        watcher = _watch(stack)
+        trajectories = asyncio.run(
+            rollout_async(settings, folder=folder, limit=limit, watcher=watcher)
+        )
+    path = folder / TRAJECTORIES_FILE
+    if as_json:
+        print(json.dumps({"trajectories": str(path), "count": len(trajectories)}))
+    else:
+        print(f"{len(trajectories)} trajectories in {path}")
+    return _failures(trajectories)
+
+
+@app.command
+def report(run_folder: Path, *, as_json: AsJson = False) -> int:
+    """Write the report of a run again, from its trajectories."""
+    from mem1.api import report_run
+
+    report_run(run_folder, command=("mem1", *sys.argv[1:]))
+    _print_report(run_folder, as_json=as_json)
+    return 0
+
+
+@data.command
+def compose(
+    *files: Annotated[Path, Parameter(help="Question files: JSONL, JSONL.gz or parquet.")],
+    num_objectives: Annotated[int, Parameter(help="Questions in one task.")],
+    seed: Annotated[int, Parameter(help="Of the shuffle.")] = 0,
+    limit: Annotated[int | None, Parameter(help="At most so many tasks.")] = None,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The task file to write.")],
+) -> int:
+    """Compose single questions into tasks of several objectives."""
+    from mem1.config import TasksConfig
+    from mem1.tasks import write_tasks
+    from mem1.wiring import compose_tasks
+
+    config = TasksConfig(
+        files=tuple(map(str, files)), num_objectives=(num_objectives,), per_cell=limit, seed=seed
+    )
+    tasks = compose_tasks(config)
+    write_tasks(out, tasks)
+    print(f"{len(tasks)} tasks of {num_objectives} objectives in {out}")
+    return 0
+
+
+@data.command
+def index(corpus: Path) -> int:
+    """Index a corpus for the BM25 retriever; eval and run do so themselves if need be."""
+    from mem1.tools import BM25Index
+
+    with ExitStack() as stack:
+        opened = BM25Index.open(corpus, progress=_watch(stack).on_index)
+    print(f"{len(opened)} passages indexed in {opened.folder}")
+    return 0
+
+
+def _load(files: Sequence[Path], *, overrides: Sequence[str]) -> "RunConfig":
+    from mem1.config import load_config
+
+    if not files and not overrides:
+        raise ConfigError("no config: name a TOML file, for example configs/demo.toml")
+    return load_config(*files, overrides=overrides)
+
+
+def _default_folder(configs: Sequence[Path]) -> Path:
+    if not configs:
+        raise StoreError("without a config file the run has no name: name its folder with --out")
+    return Path("runs") / "+".join(path.stem for path in configs)
+
+
+def _dry_run(config: "RunConfig", *, limit: int | None, as_json: bool) -> int:
+    from mem1.console import show_plan
+    from mem1.settings import dump_toml, to_table
+    from mem1.wiring import compose_tasks, model_window, plan_cells
+
+    window = model_window(config.engine)
+    cells = plan_cells(config, tasks=compose_tasks(config.tasks, limit=limit), window=window)
+    if as_json:
+        plan: dict[str, Any] = {"config": to_table(config), "window": window}
+        print(json.dumps(plan | {"cells": [asdict(cell) for cell in cells]}))
+    else:
+        print(dump_toml(to_table(config)))
+        show_plan(_console(), cells, window=window, samples=config.run.samples)
+    problems = dict.fromkeys(cell.problem for cell in cells if cell.problem)
+    for problem in problems:
+        _note(f"mem1: {problem}")
+    return 2 if problems else 0
+
+
+def _print_report(folder: Path, *, as_json: bool) -> None:
+    if as_json:
+        print((folder / "report.json").read_text("utf-8"))
+        return
+    from rich.markdown import Markdown
+
+    _console().print(Markdown((folder / "report.md").read_text("utf-8")))
+    _note(f"report: {folder / 'report.md'}")
+
+
+def _failures(trajectories: "Sequence[Trajectory]") -> int:
+    """Tell of episodes that failed; exit status 1 if there are any."""
+    from mem1.types import FAILURES
+
+    failed = [t for t in trajectories if t.stop_reason in FAILURES]
+    if failed:
+        first = failed[0]
+        _note(
+            f"mem1: {len(failed)} of {len(trajectories)} episodes failed, the first with "
+            f"{first.stop_reason}: {first.error}; the same command tries them again"
+        )
+    return int(bool(failed))
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console()
+
+
+def _watch(stack: ExitStack) -> "Watcher":
+    from mem1.api import Watcher
+    from mem1.console import RunProgress
+
+    progress = stack.enter_context(RunProgress())
+    return Watcher(on_index=progress.index, on_start=progress.start, on_done=progress.add)

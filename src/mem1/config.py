@@ -1,0 +1,212 @@
+"""TOML FILES -> RunConfig: every setting of a run, composed of the components' own dataclasses.
+
+    configs/demo.toml, "budget.observation=300" -> load_config -> RunConfig -> mem1.wiring
+    RunConfig -> save_config -> runs/demo/config.toml, which loads as an equal RunConfig
+
+Paths in a config are relative to the working directory, not to the file.
+"""
+
+import importlib
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mem1.context import POLICIES, Budget, ContextPolicy
+from mem1.engines.openai import OpenAIConfig
+from mem1.errors import ConfigError, StoreError
+from mem1.files import atomic_write
+from mem1.settings import build, differences, dump_toml, read_tables, suggestion, to_table
+from mem1.types import Sampling
+
+CONFIG_FILE = "config.toml"
+
+_SAME_RESULTS = frozenset(
+    {"run.concurrency", "engine.max_batch", "engine.concurrency", "engine.timeout_s"}
+)
+"""Settings that a continued run may change: they say how fast, not what."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalConfig:
+    """`[engine] kind = "local"`: a Hugging Face causal language model in this process."""
+
+    kind: Literal["local"] = "local"
+    model: str
+    """A folder with safetensors, a `.gguf` file, or `package:NAME/FILE` inside a Python package."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """None: bfloat16 where the hardware has it, else float32."""
+    device: str | None = None
+    """A torch device; None: a GPU if there is one."""
+    max_batch: int = 16
+    """Most replies sampled at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig(OpenAIConfig):
+    """`[engine] kind = "openai"`: any OpenAI-compatible server."""
+
+    kind: Literal["openai"] = "openai"
+    tokenizer: str | None = None
+    """The model's tokenizer, a folder or `.gguf` file. None (chat mode only): token counts are
+    estimates on the safe side."""
+
+    def __post_init__(self) -> None:
+        if self.mode == "completions" and self.tokenizer is None:
+            raise ConfigError(
+                "engine.tokenizer is missing: mode 'completions' sends token ids, so name the "
+                "model's tokenizer folder, or set engine.mode = 'chat'"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BM25Config:
+    """`[retriever] kind = "bm25"`: an index over a corpus file, in this process."""
+
+    kind: Literal["bm25"] = "bm25"
+    corpus: str
+    """JSONL or JSONL.gz with `id` and `contents`."""
+    top_k: int = 3
+    """Passages an observation shows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HTTPConfig:
+    """`[retriever] kind = "http"`: a server with the `/retrieve` wire API."""
+
+    kind: Literal["http"] = "http"
+    url: str
+    top_k: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextConfig:
+    """`[context]`: the policies to run, each over all tasks."""
+
+    policies: tuple[str, ...] = ("internal_state",)
+    """Names with settings, for example `window(k=2)`; `package.module:Class` for your own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TasksConfig:
+    """`[tasks]`: what is asked."""
+
+    files: tuple[str, ...] = ()
+    """Question files, or task files that `mem1 data compose` wrote."""
+    num_objectives: tuple[int, ...] = ()
+    """For each N, questions are composed into tasks of N; empty: tasks as the files have them."""
+    per_cell: int | None = None
+    """Most tasks of each N; None: all."""
+    seed: int = 0
+    """Of the composition."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """`[run]`: how episodes are run."""
+
+    max_turns: int | dict[int, int] = 6
+    """Turns an episode may take; a table gives them by number of objectives: `{1 = 6, 8 = 20}`."""
+    samples: int = 1
+    """Episodes of each task and policy."""
+    concurrency: int = 16
+    """Episodes under way at once."""
+
+    def turns_for(self, num_objectives: int) -> int:
+        """Raises ConfigError if the table has no entry for this number of objectives."""
+        if isinstance(self.max_turns, int):
+            return self.max_turns
+        if num_objectives not in self.max_turns:
+            raise ConfigError(
+                f"run.max_turns = {self.max_turns} has no entry for tasks of {num_objectives} "
+                f"objectives: add  {num_objectives} = …"
+            )
+        return self.max_turns[num_objectives]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Everything a run depends on."""
+
+    engine: LocalConfig | ServerConfig
+    retriever: BM25Config | HTTPConfig
+    context: ContextConfig = field(default_factory=ContextConfig)
+    budget: Budget = field(default_factory=Budget)
+    sampling: Sampling = field(default_factory=Sampling)
+    tasks: TasksConfig = field(default_factory=TasksConfig)
+    run: RunSettings = field(default_factory=RunSettings)
+
+    def __post_init__(self) -> None:
+        counts = {"run.samples": self.run.samples, "run.concurrency": self.run.concurrency}
+        counts |= {"retriever.top_k": self.retriever.top_k}
+        for name, count in counts.items():
+            if count < 1:
+                raise ConfigError(f"{name} = {count}: give at least 1")
+        self.policies()
+
+    def policies(self) -> tuple[ContextPolicy, ...]:
+        """The context policies, made. Raises ConfigError for one that doesn't exist."""
+        if not self.context.policies:
+            raise ConfigError(f"context.policies is empty: name some of {', '.join(POLICIES)}")
+        return tuple(parse_policy(spec) for spec in self.context.policies)
+
+
+def load_config(*files: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a config from TOML files, later over earlier, and `dotted.path=value` overrides.
+
+    >>> load_config("configs/demo.toml", overrides=["run.concurrency=4"])  # doctest: +SKIP
+    """
+    return build(RunConfig, read_tables(files, overrides=overrides))
+
+
+def parse_policy(spec: str) -> ContextPolicy:
+    """Make the policy that `name`, `name(key=value, …)` or `package.module:Class(…)` says.
+
+    Raises: ConfigError for an unknown name, setting or class.
+    """
+    match = re.fullmatch(r"\s*([\w.:]+)\s*(?:\((.*)\))?\s*", spec)
+    if not match:
+        raise ConfigError(f"context.policies: {spec!r} isn't of the form  name(key=value, …)")
+    name, arguments = match[1], match[2] or ""
+    try:
+        table = tomllib.loads(f"settings = {{ {arguments} }}")["settings"]
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"context.policies: {spec!r}: write settings as  k=2: {error}") from error
+    policy = build(_policy_class(name), table, at=f"context.policies.{name}")
+    if not isinstance(policy, ContextPolicy):
+        raise ConfigError(
+            f"context.policies: {name} has no bound and update: it's no ContextPolicy"
+        )
+    return policy
+
+
+def _policy_class(name: str) -> type[Any]:
+    if name in POLICIES:
+        return POLICIES[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ConfigError(f"unknown context policy {name}{suggestion(name, POLICIES)}")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"context policy {name}: {error}") from error
+
+
+def save_config(config: RunConfig, folder: Path) -> None:
+    """Write the resolved config into a run folder, or check that it's the one already there.
+
+    Raises: StoreError naming the settings that differ from those the folder was started with.
+    """
+    path, table = folder / CONFIG_FILE, to_table(config)
+    if path.exists():
+        old = to_table(load_config(path))
+        changed = [key for key in differences(old, table) if key not in _SAME_RESULTS]
+        if changed:
+            raise StoreError(
+                f"{folder} holds a run with other settings ({', '.join(changed)}): "
+                "name another folder with --out"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, dump_toml(table).encode())

