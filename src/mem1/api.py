@@ -16,11 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mem1.config import ContextConfig, RunConfig, save_config
+from mem1.config import CONFIG_FILE, ContextConfig, RunConfig, save_config
+from mem1.errors import StoreError
 from mem1.evals import EvalReport, write_report
 from mem1.evals.run import TRAJECTORIES_FILE, run_jobs
-from mem1.rollout import TrajectoryStore, run_episode
-from mem1.settings import to_table
+from mem1.rollout import TrajectoryStore, latest, run_episode
+from mem1.settings import read_tables
 from mem1.types import Objective, Task, Trajectory, Turn
 from mem1.wiring import compose_tasks, open_engine, open_retriever, plan_jobs
 
@@ -29,8 +30,8 @@ from mem1.wiring import compose_tasks, open_engine, open_retriever, plan_jobs
 class Watcher:
     """Is told how a run goes; what isn't given is not told."""
 
-    on_index: Callable[[str, int], None] | None = None
-    """What is done to build an index, and how many passages are done."""
+    on_index: Callable[[int, int], None] | None = None
+    """Passages indexed so far, and how many there are (0: not known yet)."""
     on_start: Callable[[int, int], None] | None = None
     """Episodes done already, and how many there are."""
     on_done: Callable[[Trajectory], None] | None = None
@@ -52,10 +53,8 @@ async def ask_async(
     watcher = watcher or Watcher()
     config = replace(config, context=ContextConfig(policies=config.context.policies[:1]))
     task = question_task(*questions)
-    async with (
-        open_retriever(config.retriever, progress=watcher.on_index) as retriever,
-        open_engine(config.engine) as (engine, renderer),
-    ):
+    retriever = open_retriever(config.retriever, on_progress=watcher.on_index)
+    async with open_engine(config.engine) as (engine, renderer):
         job, *_ = plan_jobs(
             config, tasks=[task], engine=engine, renderer=renderer, retriever=retriever
         )
@@ -99,10 +98,8 @@ async def rollout_async(
     watcher = watcher or Watcher()
     tasks = compose_tasks(config.tasks, limit=limit)
     save_config(config, folder)
-    async with (
-        open_retriever(config.retriever, progress=watcher.on_index) as retriever,
-        open_engine(config.engine) as (engine, renderer),
-    ):
+    retriever = open_retriever(config.retriever, on_progress=watcher.on_index)
+    async with open_engine(config.engine) as (engine, renderer):
         jobs = plan_jobs(config, tasks=tasks, engine=engine, renderer=renderer, retriever=retriever)
         on_start = watcher.on_start
         return await run_jobs(
@@ -126,12 +123,26 @@ async def evaluate_async(
 
     Args: `command`, what the user typed, for the report.
     """
-    trajectories = await rollout_async(config, folder=folder, limit=limit, watcher=watcher)
-    report = EvalReport.build(trajectories, command=shlex.join(command), config=to_table(config))
-    write_report(report, folder)
-    return report
+    await rollout_async(config, folder=folder, limit=limit, watcher=watcher)
+    return report_run(folder, command=command)
 
 
 def evaluate(config: RunConfig, *, folder: Path, limit: int | None = None) -> EvalReport:
     """`evaluate_async` for code that isn't async."""
     return asyncio.run(evaluate_async(config, folder=folder, limit=limit))
+
+
+def report_run(folder: Path, *, command: Sequence[str] = ()) -> EvalReport:
+    """Write the report on all trajectories that a run folder holds.
+
+    Raises: StoreError if it holds none.
+    """
+    path = folder / TRAJECTORIES_FILE
+    trajectories = list(latest(path).values())
+    if not trajectories:
+        raise StoreError(f"{path}: no trajectories: run  mem1 eval  first, or name its folder")
+    report = EvalReport.build(
+        trajectories, command=shlex.join(command), config=read_tables([folder / CONFIG_FILE])
+    )
+    write_report(report, folder)
+    return report

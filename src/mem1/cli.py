@@ -208,7 +208,7 @@ def compose(
         files=tuple(map(str, files)), num_objectives=(num_objectives,), per_cell=limit, seed=seed
     )
     tasks = compose_tasks(config)
-    write_tasks(out, tasks)
+    write_tasks(tasks, out)
     print(f"{len(tasks)} tasks of {num_objectives} objectives in {out}")
     return 0
 
@@ -219,8 +219,8 @@ def index(corpus: Path) -> int:
     from mem1.tools import BM25Index
 
     with ExitStack() as stack:
-        opened = BM25Index.open(corpus, progress=_watch(stack).on_index)
-    print(f"{len(opened)} passages indexed in {opened.folder}")
+        passages = len(BM25Index.open(corpus, on_progress=_watch(stack).on_index))
+    print(f"{corpus}: {passages} passages indexed")
     return 0
 
 
@@ -293,3 +293,7 @@ def _watch(stack: ExitStack) -> "Watcher":
 
     progress = stack.enter_context(RunProgress())
     return Watcher(on_index=progress.index, on_start=progress.start, on_done=progress.add)
+
+
+if __name__ == "__main__":
+    main()

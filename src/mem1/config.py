@@ -10,7 +10,7 @@ import importlib
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,10 +139,15 @@ class RunConfig:
     run: RunSettings = field(default_factory=RunSettings)
 
     def __post_init__(self) -> None:
-        counts = {"run.samples": self.run.samples, "run.concurrency": self.run.concurrency}
-        counts |= {"retriever.top_k": self.retriever.top_k}
+        counts = {
+            "run.samples": self.run.samples,
+            "run.concurrency": self.run.concurrency,
+            "run.max_turns": self.run.max_turns,
+            "retriever.top_k": self.retriever.top_k,
+        }
         for name, count in counts.items():
-            if count < 1:
+            least = min(count.values(), default=0) if isinstance(count, dict) else count
+            if least < 1:
                 raise ConfigError(f"{name} = {count}: give at least 1")
         self.policies()
 
@@ -189,9 +194,12 @@ def _policy_class(name: str) -> type[Any]:
     if not colon:
         raise ConfigError(f"unknown context policy {name}{suggestion(name, POLICIES)}")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"context policy {name}: {error}") from error
+    if not is_dataclass(found):
+        raise ConfigError(f"context policy {name}: isn't a dataclass, its settings are unknown")
+    return found  # pyright: ignore[reportReturnType]
 
 
 def save_config(config: RunConfig, folder: Path) -> None:

@@ -121,8 +121,8 @@ class RunProgress:
         )
         self._task = self._bar.add_task("loading", total=None, figures="")
 
-    def index(self, what: str, done: int) -> None:
-        self._bar.update(self._task, description=what, completed=done)
+    def index(self, done: int, total: int) -> None:
+        self._bar.update(self._task, description="indexing", completed=done, total=total or None)
 
     def start(self, done: int, total: int) -> None:
         """`done` of the episodes need no second run."""

@@ -82,9 +82,10 @@ def parse_value(text: str) -> Any:
     (300, [1, 2], 'models/smol')
     """
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        table = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    return table["value"] if len(table) == 1 else text
 
 
 def build(cls: type[T], table: Mapping[str, Any], *, at: str = "") -> T:

@@ -8,7 +8,7 @@ all of them -> plan_jobs      -> [Job], one for each task, policy and sample
 
 import importlib.util
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,9 +28,8 @@ from mem1.envs import Env, QAEnv
 from mem1.errors import BudgetError, ConfigError, MissingExtraError, ModelError
 from mem1.rewards import ExactMatchReward
 from mem1.rollout import Agent, Job
-from mem1.tasks import compose, read_tasks
+from mem1.tasks import compose, load_tasks
 from mem1.tools import BM25Index, HTTPRetriever, Retriever, SearchTool
-from mem1.tools.bm25 import Progress
 from mem1.types import Task
 
 HOSTED_TOKEN_BYTES = 3
@@ -129,19 +128,13 @@ def _gguf_window(path: Path) -> int | None:
     return int(found[0].parts[-1][0]) if found else None
 
 
-@asynccontextmanager
-async def open_retriever(
-    config: BM25Config | HTTPConfig, *, progress: Progress | None = None
-) -> AsyncIterator[Retriever]:
+def open_retriever(
+    config: BM25Config | HTTPConfig, *, on_progress: Callable[[int, int], None] | None = None
+) -> Retriever:
     """Open the index, built first if this corpus has none yet, or a client of the server."""
     if isinstance(config, BM25Config):
-        yield BM25Index.open(config.corpus, progress=progress)
-        return
-    retriever = HTTPRetriever(config.url)
-    try:
-        yield retriever
-    finally:
-        await retriever.close()
+        return BM25Index.open(Path(config.corpus), on_progress=on_progress)
+    return HTTPRetriever(config.url)
 
 
 def compose_tasks(config: TasksConfig, *, limit: int | None = None) -> list[Task]:
@@ -156,7 +149,7 @@ def compose_tasks(config: TasksConfig, *, limit: int | None = None) -> list[Task
     if any(count < 1 for count in limits):
         raise ConfigError(f"a limit of {min(limits)} tasks: give at least 1")
     most = min(limits, default=None)
-    loaded = [task for file in config.files for task in read_tasks(file)]
+    loaded = [task for file in config.files for task in load_tasks(file)]
     if not config.num_objectives:
         return loaded[:most]
     return [

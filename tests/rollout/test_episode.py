@@ -1,15 +1,19 @@
 """The loop: what the model sees, how episodes end, and the budget promise."""
 
+import asyncio
 import random
+from dataclasses import replace
 
 import pytest
-from worlds import BUDGET, agent, always, answer, env, play, scripted, search, state
+from worlds import BUDGET, TASK, agent, always, answer, env, play, scripted, search, state
 
 from mem1.chat import ByteRenderer
 from mem1.context import Full, Window
 from mem1.engines import ScriptedEngine
 from mem1.errors import BudgetError, EngineError, ToolError
-from mem1.types import Action, Fault, SegmentKind, StopReason, context_ids
+from mem1.rewards import ExactMatchReward
+from mem1.rollout import run_episode
+from mem1.types import Action, Fault, Sampling, SegmentKind, StopReason
 
 HEAD = "user: Question: Capital of France?\nassistant: "
 
@@ -22,7 +26,8 @@ def test_each_turn_sees_prompt_last_state_action_observation_and_hint():
     played = play(scripted(search("one"), search("two", "y"), answer("three")))
     assert [seen(played, turn) for turn in range(3)] == [
         HEAD,
-        f"{HEAD}{search('one')}\n<information>about x</information>\n[HINT]You have 5 turns left.[/HINT]\n",
+        f"{HEAD}{search('one')}\n<information>about x</information>\n"
+        "[HINT]You have 5 turns left.[/HINT]\n",
         f"{HEAD}{search('two', 'y')}\n<information>about y</information>\n"
         "[HINT]You have 4 turns left.[/HINT]\n",
     ]
@@ -155,18 +160,9 @@ def test_no_context_exceeds_the_bound_in_500_turns_whatever_comes(context):
     assert max(sizes[250:]) <= max(sizes[:250]) + BUDGET.reply
 
 
-def test_each_turn_and_sample_draws_its_own_seed_and_repeats_it():
+def test_each_turn_draws_its_own_seed_and_repeats_it():
     def seeds() -> list[int | None]:
         engine = scripted(search("a"), search("b"), answer("c"))
-        import asyncio
-        from dataclasses import replace
-
-        from worlds import TASK
-
-        from mem1.rewards import ExactMatchReward
-        from mem1.rollout import run_episode
-        from mem1.types import Sampling
-
         seeded = replace(agent(engine), sampling=Sampling(seed=1))
         asyncio.run(run_episode(TASK, agent=seeded, env=env(), reward=ExactMatchReward()))
         return [request.sampling.seed for request in engine.requests]
@@ -174,4 +170,3 @@ def test_each_turn_and_sample_draws_its_own_seed_and_repeats_it():
     first = seeds()
     assert len(set(first)) == 3
     assert first == seeds()
-    assert context_ids(()) == ()

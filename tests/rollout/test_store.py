@@ -109,14 +109,22 @@ def test_concurrency_does_not_change_a_trajectory(concurrency):
 
 
 def test_what_was_done_before_an_interrupt_is_kept(tmp_path):
-    def interrupted(request):
-        return KeyboardInterrupt() if len(engine.requests) == 3 else answer("x")
+    async def interrupted() -> None:
+        me = asyncio.current_task()
 
-    engine = ScriptedEngine(interrupted, codec=ByteRenderer())
+        def reply(request):
+            if len(engine.requests) == 3:
+                me.cancel()
+            return answer("x")
+
+        engine = ScriptedEngine(reply, codec=ByteRenderer())
+        with TrajectoryStore(path) as store:
+            await collect(jobs(engine), store=store, concurrency=1)
+
     path = tmp_path / "t.jsonl"
-    with pytest.raises(KeyboardInterrupt), TrajectoryStore(path) as store:
-        asyncio.run(collect(jobs(engine), store=store, concurrency=1))
-    assert [t.task.id for t in read_trajectories(path)] == ["t0", "t1"]
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(interrupted())
+    assert [t.task.id for t in read_trajectories(path)] == ["t0", "t1", "t2"]
 
 
 def test_two_jobs_of_one_key_are_refused():

@@ -1,4 +1,4 @@
-"""MESSAGES <-> TOKEN IDS; the only room that tokenises. `HFRenderer` loads transformers' tokenizers."""
+"""MESSAGES <-> TOKEN IDS; the only room that tokenises. `mem1.chat.hf` is for real models."""
 
 from mem1.chat.base import Renderer
 from mem1.chat.bytes import ByteRenderer

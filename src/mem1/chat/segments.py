@@ -34,7 +34,8 @@ def observation_segment(
     room = max_tokens - len(head) - len(tail)
     if room < 0:
         raise BudgetError(
-            f"observation cap {max_tokens} is too small: its tags alone take {len(head) + len(tail)} tokens"
+            f"observation cap {max_tokens} is too small: its tags alone take "
+            f"{len(head) + len(tail)} tokens"
         )
     # No tokenizer here makes a token of more than 64 bytes of running text: cut before encoding,
     # so that a megabyte costs what a page costs.

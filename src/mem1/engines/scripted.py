@@ -3,6 +3,7 @@
 replies (a list, or a function of the Request) -> Completion with made-up log-probabilities
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 from mem1.engines.base import Codec, Request
@@ -22,7 +23,7 @@ class ScriptedEngine:
 
     def __init__(
         self,
-        script: Iterable[str | BaseException] | Callable[[Request], str | BaseException],
+        script: Iterable[str | Exception] | Callable[[Request], str | Exception],
         *,
         codec: Codec,
         window: int | None = None,
@@ -40,10 +41,11 @@ class ScriptedEngine:
 
     async def complete(self, request: Request) -> Completion:
         self.requests.append(request)
+        await asyncio.sleep(0)  # as any real engine, let the other episodes go on
         reply = self._reply(request)
         if reply is None:
             raise EngineError(f"the script has no reply for call {len(self.requests)}")
-        if isinstance(reply, BaseException):
+        if isinstance(reply, Exception):
             raise reply
         ends = [reply.find(stop) + len(stop) for stop in request.stop if stop in reply]
         token_ids = self._codec.encode(reply[: min(ends, default=len(reply))])

@@ -17,7 +17,8 @@ def compose(
     them.
 
     Args: `tasks`, of one objective each; `limit`, most tasks to make.
-    Raises: DataError if there are fewer questions than objectives, or a task has several.
+    Raises: DataError if there are fewer questions than objectives, a task has several, or two
+    tasks are one.
     """
     for task in tasks:
         if len(task.objectives) != 1:
@@ -25,6 +26,10 @@ def compose(
                 f"task {task.id!r} has {len(task.objectives)} objectives already: compose single "
                 "questions, or leave num_objectives empty to use tasks as they are"
             )
+    if len({task.id for task in tasks}) < len(tasks):
+        seen = [task.id for task in tasks]
+        double = next(task_id for task_id in seen if seen.count(task_id) > 1)
+        raise DataError(f"question {double!r} is given twice: name each file once, make ids unique")
     if not 1 <= num_objectives <= len(tasks):
         raise DataError(
             f"can't compose tasks of {num_objectives} objectives from {len(tasks)} questions"

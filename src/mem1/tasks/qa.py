@@ -6,6 +6,7 @@
 Question records have the FlashRAG / Search-R1 form `{"id", "question", "golden_answers": […]}`.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,8 @@ def question_text(task: Task) -> str:
     A semicolon inside a question becomes a comma, so that the parts can be told apart; questions
     are foreign text and are neutralised.
     """
-    questions = (neutralise(o.question).replace(";", ",") for o in task.objectives)
-    return "; ".join(f"{question.strip().rstrip('?').rstrip()}?" for question in questions)
+    questions = (neutralise(o.question).replace(";", ",").split() for o in task.objectives)
+    return "; ".join(f"{' '.join(words).rstrip('? ')}?" for words in questions)
 
 
 def _records(source: str | Path) -> Iterator[tuple[str, Any]]:
@@ -94,7 +95,10 @@ def _hub_records(name: str) -> Iterator[tuple[str, Any]]:
     repository, _, config = rest.partition("/")
     if not (repository and split):
         raise DataError(f"{HUB_PREFIX}{name}: write it as {HUB_PREFIX}OWNER/NAME[/CONFIG]#SPLIT")
-    rows = datasets.load_dataset(f"{owner}/{repository}", config or None, split=split)
+    try:
+        rows = datasets.load_dataset(f"{owner}/{repository}", config or None, split=split)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{HUB_PREFIX}{name}: can't be loaded from the hub: {error}") from error
     yield from ((f"{name}: row {number}", row) for number, row in enumerate(rows, start=1))
 
 
@@ -111,24 +115,30 @@ def _task(record: object, *, where: str, source: str) -> Task:
     question = record.get("question")
     if not isinstance(question, str) or not question.strip():
         raise DataError(f"{where}: `question` is missing or empty: {str(record)[:80]}")
-    answers = _answers(record.get("golden_answers"), where=where)
+    given = record.get("id")
+    task_id = where if given in (None, "") else str(given)
+    answers = _answers(record.get("golden_answers"), where=f"{where} (id {task_id!r})")
     return Task(
-        id=str(record.get("id") or where),
+        id=task_id,
         objectives=(Objective(question=question.strip(), answers=answers),),
         source=str(record.get("source") or Path(source).name.split(".")[0]),
     )
 
 
 def _training_task(record: Mapping[str, Any], *, where: str) -> Task:
-    """A row of the training parquet of MEM1 and Search-R1: `extra_info.question` or the text behind
-    the last `Question:` of the prompt, and `reward_model.ground_truth.target`."""
+    """A row of the training parquet of MEM1 and Search-R1: the text behind the last `Question:` or
+    `questions:` of the prompt, parted at `?;`, and `reward_model.ground_truth.target`, which is
+    [alias, …] for one question or [[alias, …], …] for several."""
     try:
         target = record["reward_model"]["ground_truth"]["target"]
-        text = record["prompt"][-1]["content"].rpartition("Question:")[2].strip()
+        prompt = record["prompt"][-1]["content"]
+        parts = re.split(r"\bquestions?:", prompt, flags=re.IGNORECASE)
     except (KeyError, IndexError, TypeError) as error:
         raise DataError(f"{where}: not a training row, {error} is missing") from error
+    if len(parts) == 1:
+        raise DataError(f"{where}: no `Question:` in the prompt: {prompt[-80:]!r}")
     groups = [[group] if isinstance(group, str) else group for group in target]
-    questions = [part.strip() for part in text.split(";") if part.strip()]
+    questions = re.split(r"(?<=\?)\s*;\s*", parts[-1].strip("; \n"))
     if len(questions) == 1:
         groups = [[answer for group in groups for answer in group]]
     if len(questions) != len(groups):

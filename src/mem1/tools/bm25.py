@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,7 @@ def _cache_folder(corpus: Path, *, cache_dir: Path | None) -> Path:
     base = cache_dir or Path(os.environ.get("MEM1_CACHE") or Path.home() / ".cache" / "mem1")
     stat = corpus.stat()
     identity = f"{INDEX_FORMAT}/{corpus.resolve()}/{stat.st_size}/{stat.st_mtime_ns}"
+    identity += f"/bm25s {version('bm25s')}"
     name = corpus.name.split(".")[0]
     return base / "bm25" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
@@ -107,8 +109,15 @@ def _build(corpus: Path, folder: Path, *, on_progress: Callable[[int, int], None
         model = bm25s.BM25()
         model.index((tokens, vocabulary), show_progress=False)
         model.save(partial)
-        if not folder.exists():
+        for path in partial.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        try:
             partial.rename(folder)
+        except OSError:
+            # Another process was faster: its index is as good as ours.
+            if not folder.is_dir():
+                raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -117,14 +126,15 @@ def _index_passages(
     corpus: Path, folder: Path, *, on_progress: Callable[[int, int], None]
 ) -> tuple[list[list[int]], dict[str, int]]:
     """Copy the passages behind one another; give each one's word ids, and the vocabulary."""
-    vocabulary: dict[str, int] = {}
+    vocabulary = {"": 0}
     tokens: list[list[int]] = []
     offsets = [0]
     with (folder / _PASSAGES).open("wb") as file:
         for id, contents in _read_corpus(corpus):
             file.write(orjson.dumps({"id": id, "contents": contents}))
             offsets.append(file.tell())
-            words = _words(contents)
+            # What has no word stands under the empty one, which no query holds.
+            words = _words(contents) or [""]
             tokens.append([vocabulary.setdefault(word, len(vocabulary)) for word in words])
             if len(tokens) % 1000 == 0:
                 on_progress(len(tokens), 0)
@@ -141,7 +151,9 @@ def _read_corpus(corpus: Path) -> Iterator[tuple[str, str]]:
             record = orjson.loads(line)
             if "contents" not in record:
                 record["contents"] = f'"{record["title"]}"\n{record["text"]}'
-            yield str(record["id"]), str(record["contents"])
+            if not isinstance(record["contents"], str):
+                raise TypeError(f"contents is {record['contents']!r}")
+            yield str(record["id"]), record["contents"]
         except (orjson.JSONDecodeError, KeyError, TypeError) as error:
             raise DataError(
                 f"{corpus}:{number}: not a passage ({error!r}): give `id` and `contents`"

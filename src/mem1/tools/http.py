@@ -3,6 +3,7 @@
 query -> POST /retrieve {"queries": […], "topk": k, "return_scores": true} -> [Passage]
 """
 
+import asyncio
 from typing import Any
 
 import httpx2
@@ -33,7 +34,8 @@ class HTTPRetriever:
         attempts: int = 4,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        """Args: `base_url`, without `/retrieve`; `attempts`, tries of one search in all;
+        """Args: `base_url`, with or without `/retrieve`; `timeout_s`, for all of one try, and the
+        most that a server's `Retry-After` can ask for; `attempts`, tries of one search in all;
         `transport`, how requests travel (for tests)."""
         if not base_url.startswith(("http://", "https://")):
             raise ConfigError(f"retriever.url {base_url!r}: start it with http:// or https://")
@@ -41,21 +43,38 @@ class HTTPRetriever:
         self._attempts = attempts
         self._timeout_s = timeout_s
         self._transport = transport
+        # Making one takes 25 ms: once, not for each search.
+        self._tls = httpx2.create_ssl_context()
 
     async def search(self, query: str, *, top_k: int) -> list[Passage]:
         try:
             async for attempt in stamina.retry_context(
-                on=_wait_of, attempts=self._attempts, timeout=None, wait_initial=0.2, wait_max=10.0
+                on=self._wait_of,
+                attempts=self._attempts,
+                timeout=None,
+                wait_initial=0.2,
+                wait_max=10.0,
             ):
                 with attempt:
                     return await self._ask(query, top_k=top_k)
-        except (_BusyError, httpx2.TransportError) as error:
+        except (_BusyError, httpx2.HTTPError, TimeoutError) as error:
             raise ToolError(f"retriever {self._url}: {error!r}") from error
         raise AssertionError("stamina either returns or raises")
 
+    def _wait_of(self, error: Exception) -> bool | float:
+        """Whether to try again, and after how many seconds if the server said."""
+        if isinstance(error, _BusyError):
+            return True if error.wait_s is None else min(error.wait_s, self._timeout_s)
+        return isinstance(error, httpx2.TransportError | TimeoutError)
+
     async def _ask(self, query: str, *, top_k: int) -> list[Passage]:
         body = {"queries": [query], "topk": top_k, "return_scores": True}
-        async with httpx2.AsyncClient(timeout=self._timeout_s, transport=self._transport) as client:
+        # A client for each search: a pool would be bound to the event loop that it began in. Its
+        # own timeout limits each read; ours, the sum of them.
+        async with (
+            asyncio.timeout(self._timeout_s),
+            httpx2.AsyncClient(timeout=None, transport=self._transport, verify=self._tls) as client,
+        ):
             response = await client.post(self._url, json=body)
         if response.status_code in _RETRIED_STATUS:
             wait = response.headers.get("retry-after", "")
@@ -69,15 +88,8 @@ class HTTPRetriever:
             return [_passage(hit) for hit in hits[:top_k]]
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise ToolError(
-                f"retriever {self._url}: not an answer of the /retrieve API: {response.text[:120]!r}"
+                f"retriever {self._url}: not the /retrieve API: {response.text[:120]!r}"
             ) from error
-
-
-def _wait_of(error: Exception) -> bool | float:
-    """Whether to try again, and after how many seconds if the server said."""
-    if isinstance(error, _BusyError):
-        return True if error.wait_s is None else error.wait_s
-    return isinstance(error, httpx2.TransportError)
 
 
 def _passage(hit: dict[str, Any]) -> Passage:

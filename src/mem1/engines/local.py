@@ -1,0 +1,337 @@
+"""Any Hugging Face causal language model in this process.
+
+    Request -> waiting -> prefill (only what no earlier sequence shares) -> a row of the batch
+            -> one token per step for all rows -> Completion; the row is free for the next
+
+Continuous batching: sequences join and leave the decoding batch at any step. What a sequence gets
+sampled depends on its own seed only. Sampled ids are never decoded and encoded again.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mem1.engines.base import Codec, Request
+from mem1.errors import BudgetError, EngineError, MissingExtraError, ModelError
+from mem1.types import Completion
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from mem1.engines.kv import Slots
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Sequence:
+    """A request on its way."""
+
+    request: Request
+    future: "asyncio.Future[Completion]"
+    rng: random.Random
+    token_ids: list[int] = field(default_factory=list[int])
+    logprobs: list[float] = field(default_factory=list[float])
+    text: str | None = None
+    """Set when it's finished."""
+    finish_reason: str = "length"
+    cache: Any = None
+    """Keys and values of its own, for models that can't be batched."""
+
+
+class LocalEngine:
+    """An `Engine` over a transformers model, batched, with reuse of shared prefixes."""
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        *,
+        codec: Codec,
+        eos_ids: Sequence[int] = (),
+        max_batch: int = 16,
+        prefix_cache_tokens: int = 65_536,
+    ) -> None:
+        """Args: `eos_ids`, ids that end a reply besides those of the model's generation config;
+        `max_batch`, most sequences decoded at once; `prefix_cache_tokens`, how many tokens' keys
+        and values are kept for reuse (0: none)."""
+        from mem1.engines.kv import PrefixStore
+
+        self._model = model.eval()
+        self._codec = codec
+        self._max_batch = max_batch
+        self._eos_ids = frozenset([*eos_ids, *_listed(model.generation_config.eos_token_id)])
+        self._batched = _attends_to_everything(model.config)
+        self._slots = self._new_slots()
+        self._prefixes = PrefixStore(max_tokens=prefix_cache_tokens if self._batched else 0)
+        self._open: set[_Sequence] = set()
+        self._waiting: deque[_Sequence] = deque()
+        self._rows: list[_Sequence] = []
+        self._pump: asyncio.Task[None] | None = None
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mem1-local")
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        *,
+        codec: Codec,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_batch: int = 16,
+        eos_ids: Sequence[int] = (),
+    ) -> "LocalEngine":
+        """Load a folder with safetensors, or a `.gguf` file.
+
+        Args: `device`, default a GPU if there is one; `dtype`, default bfloat16 where the hardware
+        computes in it, else float32. Raises: ModelError if there's no model.
+        """
+        try:
+            import torch
+            from transformers import AutoModelForCausalLM
+        except ImportError as error:
+            raise MissingExtraError("torch and transformers", extra="local") from error
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = dtype or ("bfloat16" if _computes_in_bfloat16(device) else "float32")
+        if not path.exists():
+            raise ModelError(f"model {path}: no such file or folder")
+        options: dict[str, Any] = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                str(path.parent if options else path),
+                dtype=getattr(torch, dtype),
+                local_files_only=True,
+                trust_remote_code=False,
+                **options,
+            )
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise ModelError(f"{path}: no model that transformers can load: {error}") from error
+        model = model.to(device)
+        return cls(model, codec=codec, max_batch=max_batch, eos_ids=eos_ids)
+
+    @property
+    def window(self) -> int | None:
+        return getattr(self._model.config, "max_position_embeddings", None)
+
+    async def complete(self, request: Request) -> Completion:
+        most = len(request.prompt_ids) + request.max_tokens
+        if self.window is not None and most > self.window:
+            raise BudgetError(
+                f"{len(request.prompt_ids)} prompt tokens and {request.max_tokens} to sample don't "
+                f"fit the model's window of {self.window}"
+            )
+        loop = asyncio.get_running_loop()
+        sequence = _Sequence(
+            request=request,
+            future=loop.create_future(),
+            rng=random.Random(request.sampling.seed),
+        )
+        self._waiting.append(sequence)
+        if self._pump is None or self._pump.done():
+            self._pump = loop.create_task(self._run())
+            self._pump.add_done_callback(self._ended)
+        self._open.add(sequence)
+        try:
+            return await sequence.future
+        finally:
+            self._open.discard(sequence)
+
+    async def close(self) -> None:
+        if self._pump:
+            self._pump.cancel()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting or self._rows:
+            for sequence in await loop.run_in_executor(self._pool, self._step):
+                if not sequence.future.done():
+                    sequence.future.set_result(_completion(sequence))
+
+    def _ended(self, pump: "asyncio.Task[None]") -> None:
+        """If the pump broke, nobody waits forever and the next request finds an empty engine."""
+        if not pump.cancelled() and pump.exception() is None:
+            return
+        reason = "closed" if pump.cancelled() else repr(pump.exception())
+        for sequence in self._open:
+            if not sequence.future.done():
+                sequence.future.set_exception(EngineError(f"local engine: {reason}"))
+        self._waiting.clear()
+        self._rows.clear()
+        self._slots = self._new_slots()
+
+    def _new_slots(self) -> "Slots":
+        from mem1.engines.kv import Slots
+
+        return Slots(self._model.config.num_hidden_layers, max_rows=self._max_batch)
+
+    def _step(self) -> list[_Sequence]:
+        """Let waiting sequences in, then sample one token for each row. Runs in the pool."""
+        import torch
+
+        with torch.inference_mode():
+            for row in reversed(range(len(self._rows))):
+                if self._rows[row].future.cancelled():
+                    self._leave(row)
+            finished: list[_Sequence] = []
+            while self._waiting and len(self._rows) < self._max_batch:
+                sequence = self._waiting.popleft()
+                if not sequence.future.cancelled():
+                    self._join(sequence)
+            finished += self._take_finished()
+            if self._rows:
+                self._sample(self._decode(), self._rows)
+                finished += self._take_finished()
+        return finished
+
+    def _join(self, sequence: _Sequence) -> None:
+        """Compute a prompt, as far as no earlier sequence did, and sample the first token."""
+        import torch
+
+        from mem1.engines.kv import DynamicCache, cache_of, kv_of
+
+        ids = sequence.request.prompt_ids
+        known = self._prefixes.longest(ids)
+        cache = cache_of(known) if known else DynamicCache(config=self._model.config)
+        start = known[0][0].shape[2] if known else 0
+        output = self._model(
+            input_ids=torch.tensor([ids[start:]], device=self._model.device),
+            position_ids=torch.arange(start, len(ids), device=self._model.device)[None],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self._sample(output.logits[:, -1], [sequence])
+        if self._batched:
+            kv = kv_of(cache)
+            self._prefixes.add(ids, kv)
+            self._slots.join(kv)
+        else:
+            sequence.cache = cache
+        self._rows.append(sequence)
+
+    def _decode(self) -> "torch.Tensor":
+        """One forward pass over the last token of every row. Gives logits, shape (rows, vocab)."""
+        import torch
+
+        last = torch.tensor([[row.token_ids[-1]] for row in self._rows], device=self._model.device)
+        if not self._batched:
+            outputs = [
+                self._model(input_ids=token[None], past_key_values=row.cache, use_cache=True)
+                for token, row in zip(last, self._rows, strict=True)
+            ]
+            return torch.cat([output.logits[:, -1] for output in outputs])
+        attention_mask, positions = self._slots.step()
+        output = self._model(
+            input_ids=last,
+            attention_mask=attention_mask,
+            position_ids=positions,
+            past_key_values=self._slots,
+            use_cache=True,
+        )
+        self._slots.advance()
+        return output.logits[:, -1]
+
+    def _sample(self, logits: "torch.Tensor", sequences: Sequence[_Sequence]) -> None:
+        """Append one token to each sequence. Log-probabilities are of the full softmax, fp32."""
+        import torch
+
+        settings = [sequence.request.sampling for sequence in sequences]
+        scale = torch.tensor([s.temperature or 1.0 for s in settings], device=logits.device)
+        logprobs = (logits.float() / scale[:, None]).log_softmax(-1)
+        tokens = logprobs.argmax(-1)
+        for row, (sequence, sampling) in enumerate(zip(sequences, settings, strict=True)):
+            if sampling.temperature > 0:
+                tokens[row] = _draw(logprobs[row], top_p=sampling.top_p, at=sequence.rng.random())
+        chosen = logprobs.gather(1, tokens[:, None])[:, 0]
+        for sequence, token, logprob in zip(
+            sequences, tokens.tolist(), chosen.tolist(), strict=True
+        ):
+            sequence.token_ids.append(token)
+            sequence.logprobs.append(logprob)
+            self._check_end(sequence)
+
+    def _check_end(self, sequence: _Sequence) -> None:
+        """Finish a sequence that ended with its last token."""
+        ids, request = sequence.token_ids, sequence.request
+        if ids[-1] in self._eos_ids:
+            sequence.text, sequence.finish_reason = self._codec.decode(ids[:-1]), "stop"
+        elif request.stop and self._stopped(ids, stop=request.stop):
+            sequence.text, sequence.finish_reason = self._codec.decode(ids), "stop"
+        elif len(ids) >= request.max_tokens:
+            sequence.text, sequence.finish_reason = self._codec.decode(ids), "length"
+
+    def _stopped(self, token_ids: list[int], *, stop: Sequence[str]) -> bool:
+        # A token has at least one byte, so a stop string can't span more tokens than it has bytes.
+        tail = token_ids[-max(len(string.encode()) for string in stop) :]
+        text = self._codec.decode(tail)
+        return any(string in text for string in stop)
+
+    def _take_finished(self) -> list[_Sequence]:
+        finished = [row for row in self._rows if row.text is not None]
+        for row in reversed(range(len(self._rows))):
+            if self._rows[row].text is not None:
+                self._leave(row)
+        return finished
+
+    def _leave(self, row: int) -> None:
+        """Free a row; the last one moves to its place, as in `Slots.leave`."""
+        sequence = self._rows[row]
+        self._rows[row] = self._rows[-1]
+        self._rows.pop()
+        if self._batched:
+            kv = self._slots.leave(row)
+            # The last sampled token was never fed to the model.
+            self._prefixes.add((*sequence.request.prompt_ids, *sequence.token_ids[:-1]), kv)
+
+
+def _draw(logprobs: "torch.Tensor", *, top_p: float, at: float) -> "torch.Tensor":
+    """The token at quantile `at` of the distribution, cut to its smallest nucleus of mass `top_p`
+    (Holtzman et al. 2020)."""
+    import torch
+
+    probabilities = logprobs.double().exp()
+    if top_p < 1:
+        ordered, order = probabilities.sort(descending=True)
+        outside = ordered.cumsum(-1) - ordered >= top_p
+        probabilities[order[outside]] = 0.0
+    mass = probabilities.cumsum(-1)
+    target = torch.tensor([at], dtype=mass.dtype, device=mass.device) * mass[-1]
+    return torch.searchsorted(mass, target, right=True)[0].clamp(max=len(mass) - 1)
+
+
+def _completion(sequence: _Sequence) -> Completion:
+    assert sequence.text is not None
+    return Completion(
+        token_ids=tuple(sequence.token_ids),
+        logprobs=tuple(sequence.logprobs),
+        temperature=sequence.request.sampling.temperature or 1.0,
+        text=sequence.text,
+        finish_reason="stop" if sequence.finish_reason == "stop" else "length",
+    )
+
+
+def _listed(ids: int | Sequence[int] | None) -> Sequence[int]:
+    if ids is None:
+        return ()
+    return (ids,) if isinstance(ids, int) else ids
+
+
+def _attends_to_everything(config: Any) -> bool:
+    """Whether every layer is plain full attention, so that rows can share a batch."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds:
+        return set(kinds) == {"full_attention"}
+    return not getattr(config, "sliding_window", None)
+
+
+def _computes_in_bfloat16(device: str) -> bool:
+    import torch
+
+    if device != "cpu":
+        return True
+    capability = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
+    return bool(capability.get("amx_bf16") or capability.get("avx512_bf16"))
