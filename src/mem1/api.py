@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mem1.config import CONFIG_FILE, ContextConfig, RunConfig, save_config
 from mem1.errors import StoreError
-from mem1.evals import EvalReport, write_report
+from mem1.evals import EvalReport, build_report, write_report
 from mem1.evals.run import TRAJECTORIES_FILE, run_jobs
 from mem1.rollout import TrajectoryStore, latest, run_episode
 from mem1.settings import read_tables
@@ -141,7 +141,7 @@ def report_run(folder: Path, *, command: Sequence[str] = ()) -> EvalReport:
     trajectories = list(latest(path).values())
     if not trajectories:
         raise StoreError(f"{path}: no trajectories: run  mem1 eval  first, or name its folder")
-    report = EvalReport.build(
+    report = build_report(
         trajectories, command=shlex.join(command), config=read_tables([folder / CONFIG_FILE])
     )
     write_report(report, folder)

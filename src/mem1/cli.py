@@ -13,6 +13,7 @@ when they run, so that `mem1 --help` is quick.
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -57,6 +58,9 @@ Configs = Annotated[Path, Parameter(help="TOML files, later over earlier.")]
 
 def main() -> None:
     """The `mem1` command."""
+    # Model libraries draw bars and print hints of their own, which would tear ours apart.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     sys.exit(run_command(sys.argv[1:]))
 
 
@@ -112,6 +116,7 @@ def run(
         show_turn(console, turn, number=turns, bound=bound)
 
     on_turn = None if as_json else show
+    _note(f"opening {settings.engine.model} …")
     trajectory = asyncio.run(ask_async(*questions, config=settings, folder=out, on_turn=on_turn))
     if as_json:
         print(dump_trajectory(trajectory).decode())

@@ -24,7 +24,13 @@ from mem1.types import Sampling
 CONFIG_FILE = "config.toml"
 
 _SAME_RESULTS = frozenset(
-    {"run.concurrency", "engine.max_batch", "engine.concurrency", "engine.timeout_s"}
+    {
+        "run.concurrency",
+        "engine.max_batch",
+        "engine.prefix_cache_tokens",
+        "engine.concurrency",
+        "engine.timeout_s",
+    }
 )
 """Settings that a continued run may change: they say how fast, not what."""
 
@@ -42,6 +48,8 @@ class LocalConfig:
     """A torch device; None: a GPU if there is one."""
     max_batch: int = 16
     """Most replies sampled at once."""
+    prefix_cache_tokens: int = 65_536
+    """How many tokens' keys and values are kept, so that what sequences share is computed once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,7 @@ def _load_local(config: LocalConfig) -> tuple[Engine, Renderer]:
         device=config.device,
         dtype=config.dtype,
         max_batch=config.max_batch,
+        prefix_cache_tokens=config.prefix_cache_tokens,
         eos_ids=renderer.eos_ids,
     )
     return engine, renderer

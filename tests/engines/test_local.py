@@ -112,7 +112,9 @@ def test_a_stop_string_over_several_tokens_ends_the_reply_and_is_kept():
 def test_end_of_sequence_is_an_id_but_no_text():
     model = tiny()
     free = complete(LocalEngine(model, codec=ByteRenderer()), request("hi", temperature=0))[0]
-    last = next(i for i, token in enumerate(free.token_ids) if token not in free.token_ids[:i] and i)
+    last = next(
+        i for i, token in enumerate(free.token_ids) if token not in free.token_ids[:i] and i
+    )
     eos = free.token_ids[last]
     engine = LocalEngine(model, codec=ByteRenderer(), eos_ids=[eos])
     ended = complete(engine, request("hi", temperature=0))[0]

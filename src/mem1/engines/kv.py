@@ -46,7 +46,8 @@ class _SlotLayer(DynamicLayer):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         slots = self._slots
         count, width = slots.count, slots.longest + 1
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         self.keys[slots.rows, :, slots.lengths] = key_states[:, :, 0]
         self.values[slots.rows, :, slots.lengths] = value_states[:, :, 0]
         return self.keys[:count, :, :width], self.values[:count, :, :width]
@@ -97,13 +98,18 @@ class Slots(Cache):
         """Take a row out; the last row moves to its place. Gives what the row held."""
         size, last = self._sizes[row], self.count - 1
         kv = [
-            (layer.keys[row : row + 1, :, :size].clone(), layer.values[row : row + 1, :, :size].clone())  # type: ignore[index]
+            (
+                layer.keys[row : row + 1, :, :size].clone(),
+                layer.values[row : row + 1, :, :size].clone(),
+            )  # type: ignore[index]
             for layer in self.layers
         ]
         if row != last:
             for layer in self.layers:
                 layer.keys[row, :, : self._sizes[last]] = layer.keys[last, :, : self._sizes[last]]  # type: ignore[index]
-                layer.values[row, :, : self._sizes[last]] = layer.values[last, :, : self._sizes[last]]  # type: ignore[index]
+                layer.values[row, :, : self._sizes[last]] = layer.values[
+                    last, :, : self._sizes[last]
+                ]  # type: ignore[index]
         self._sizes[row] = self._sizes[last]
         self._sizes.pop()
         return kv
@@ -172,9 +178,7 @@ class PrefixStore:
         if len(ids) > self._max_tokens:
             return
         self._entries = [
-            entry
-            for entry in self._entries
-            if _common(entry.token_ids, ids) < len(entry.token_ids)
+            entry for entry in self._entries if _common(entry.token_ids, ids) < len(entry.token_ids)
         ]
         self._entries.append(_Entry(token_ids=ids, kv=kv))
         while sum(len(entry.token_ids) for entry in self._entries) > self._max_tokens:

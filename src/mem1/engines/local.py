@@ -81,13 +81,13 @@ class LocalEngine:
         codec: Codec,
         device: str | None = None,
         dtype: str | None = None,
-        max_batch: int = 16,
-        eos_ids: Sequence[int] = (),
+        **settings: Any,
     ) -> "LocalEngine":
         """Load a folder with safetensors, or a `.gguf` file.
 
         Args: `device`, default a GPU if there is one; `dtype`, default bfloat16 where the hardware
-        computes in it, else float32. Raises: ModelError if there's no model.
+        computes in it, else float32; `settings`, as for the class.
+        Raises: ModelError if there's no model.
         """
         try:
             import torch
@@ -98,7 +98,7 @@ class LocalEngine:
         dtype = dtype or ("bfloat16" if _computes_in_bfloat16(device) else "float32")
         if not path.exists():
             raise ModelError(f"model {path}: no such file or folder")
-        options: dict[str, Any] = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
+        options = _gguf_options(path) if path.suffix == ".gguf" else {}
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 str(path.parent if options else path),
@@ -110,7 +110,7 @@ class LocalEngine:
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise ModelError(f"{path}: no model that transformers can load: {error}") from error
         model = model.to(device)
-        return cls(model, codec=codec, max_batch=max_batch, eos_ids=eos_ids)
+        return cls(model, codec=codec, **settings)
 
     @property
     def window(self) -> int | None:
@@ -326,6 +326,16 @@ def _attends_to_everything(config: Any) -> bool:
     if kinds:
         return set(kinds) == {"full_attention"}
     return not getattr(config, "sliding_window", None)
+
+
+def _gguf_options(path: Path) -> dict[str, Any]:
+    """Load GGUF weights dense, as all versions of transformers can; newer ones keep them packed,
+    which is small but slow."""
+    import transformers
+
+    packed = getattr(transformers, "GgufConfig", None)
+    dense = {"quantization_config": packed(dequantize=True)} if packed else {}
+    return {"gguf_file": path.name, **dense}
 
 
 def _computes_in_bfloat16(device: str) -> bool:

@@ -1,6 +1,7 @@
 """SINGLE QUESTIONS -> TASKS OF N OBJECTIVES, as the paper composes them (arXiv 2506.15841)."""
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 
 from mem1.errors import DataError
@@ -12,9 +13,9 @@ def compose(
 ) -> list[Task]:
     """Shuffle the questions and put `num_objectives` of them into each task.
 
-    Every question is used: the last task is filled up with questions of earlier ones. No task asks
-    a question twice. The same seed gives the same tasks, and a smaller `limit` gives the first of
-    them.
+    Sources take turns, as long as they last, so that a `limit` leaves them mixed. Every question
+    is used: the last task is filled up with questions of earlier ones. No task asks a question
+    twice. The same seed gives the same tasks, and a smaller `limit` gives the first of them.
 
     Args: `tasks`, of one objective each; `limit`, most tasks to make.
     Raises: DataError if there are fewer questions than objectives, a task has several, or two
@@ -35,11 +36,21 @@ def compose(
             f"can't compose tasks of {num_objectives} objectives from {len(tasks)} questions"
         )
     rng = random.Random(f"compose/{seed}")
-    order = rng.sample(tasks, len(tasks))
+    order = _interleaved(rng.sample(tasks, len(tasks)))
     groups = [order[i : i + num_objectives] for i in range(0, len(order), num_objectives)]
     missing = num_objectives - len(groups[-1])
     groups[-1] = groups[-1] + rng.sample(order[: len(order) - len(groups[-1])], missing)
     return [_join(group, number) for number, group in enumerate(groups[:limit])]
+
+
+def _interleaved(tasks: Sequence[Task]) -> list[Task]:
+    """The first of each source, then the second of each, and so on."""
+    seen: Counter[str] = Counter()
+    ranks: list[tuple[int, str, Task]] = []
+    for task in tasks:
+        seen[task.source] += 1
+        ranks.append((seen[task.source], task.source, task))
+    return [task for _, _, task in sorted(ranks, key=lambda rank: rank[:2])]
 
 
 def _join(group: Sequence[Task], number: int) -> Task:

@@ -4,6 +4,7 @@ query -> POST /retrieve {"queries": […], "topk": k, "return_scores": true} -> 
 """
 
 import asyncio
+import json
 from typing import Any
 
 import httpx2
@@ -68,14 +69,16 @@ class HTTPRetriever:
         return isinstance(error, httpx2.TransportError | TimeoutError)
 
     async def _ask(self, query: str, *, top_k: int) -> list[Passage]:
-        body = {"queries": [query], "topk": top_k, "return_scores": True}
+        # ASCII: a sampled query may hold half a surrogate pair, which UTF-8 cannot.
+        body = json.dumps({"queries": [query], "topk": top_k, "return_scores": True}).encode()
+        headers = {"Content-Type": "application/json"}
         # A client for each search: a pool would be bound to the event loop that it began in. Its
         # own timeout limits each read; ours, the sum of them.
         async with (
             asyncio.timeout(self._timeout_s),
             httpx2.AsyncClient(timeout=None, transport=self._transport, verify=self._tls) as client,
         ):
-            response = await client.post(self._url, json=body)
+            response = await client.post(self._url, content=body, headers=headers)
         if response.status_code in _RETRIED_STATUS:
             wait = response.headers.get("retry-after", "")
             raise _BusyError(

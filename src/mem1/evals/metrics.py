@@ -1,0 +1,155 @@
+"""TRAJECTORIES -> NUMBERS: figures of one trajectory, and estimates over many. Pure.
+
+    Trajectory -> measure -> {metric: value};  [Trajectory] -> aggregate -> {metric: Estimate}
+
+All trajectories count, failed ones included, and all tokens are those of the model's own tokenizer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mem1.rewards import score_answer
+from mem1.types import FAILURES, SegmentKind, StopReason, Trajectory, Turn, num_tokens
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A mean with its bootstrap confidence interval."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    """Ends of the 95 % interval; None with fewer than two values."""
+    num_values: int
+
+
+def peak_tokens(trajectory: Trajectory) -> float:
+    """Largest context + reply of any turn, in tokens: what the bound certifies."""
+    return float(max(map(_turn_tokens, trajectory.turns), default=0))
+
+
+def peak_tokens_without_prompt(trajectory: Trajectory) -> float:
+    """Largest context + reply of any turn, the task prompt left out: the peak of MEM1's release,
+    which averages over solved tasks only and counts in another tokenizer."""
+    sizes = (_turn_tokens(turn) - _prompt_tokens(turn) for turn in trajectory.turns)
+    return float(max(sizes, default=0))
+
+
+def dependency(trajectory: Trajectory) -> float:
+    """Sum over turns of (context + l // 2) * l for a reply of l tokens: how many pairs of tokens
+    attention looks at for what is generated. Source: MEM1's release (arXiv 2506.15841)."""
+    total = 0
+    for turn in trajectory.turns:
+        length = turn.completion.num_tokens
+        total += (num_tokens(turn.context) + length // 2) * length
+    return float(total)
+
+
+def generated_tokens(trajectory: Trajectory) -> float:
+    """Sampled tokens of all turns."""
+    return float(sum(turn.completion.num_tokens for turn in trajectory.turns))
+
+
+def prompt_tokens(trajectory: Trajectory) -> float:
+    """Context tokens of all turns: what an engine that reuses nothing has to encode."""
+    return float(sum(num_tokens(turn.context) for turn in trajectory.turns))
+
+
+def turns_per_objective(trajectory: Trajectory) -> float:
+    """Turns divided by the number of objectives."""
+    return trajectory.num_turns / len(trajectory.task.objectives)
+
+
+def answer_rate(trajectory: Trajectory) -> float:
+    """1 if the agent gave an answer, else 0."""
+    return float(trajectory.stop_reason is StopReason.ANSWERED)
+
+
+def valid_turns(trajectory: Trajectory) -> float:
+    """Share of turns without a fault of form; 0 without turns."""
+    if not trajectory.turns:
+        return 0.0
+    return sum(not turn.faults for turn in trajectory.turns) / trajectory.num_turns
+
+
+def seconds(trajectory: Trajectory) -> float:
+    """Wall-clock seconds of the episode, waiting for its share of a batch included."""
+    return trajectory.seconds
+
+
+def _turn_tokens(turn: Turn) -> int:
+    return num_tokens(turn.context) + turn.completion.num_tokens
+
+
+def _prompt_tokens(turn: Turn) -> int:
+    return num_tokens([s for s in turn.context if s.kind is SegmentKind.PROMPT])
+
+
+def _turns(trajectory: Trajectory) -> float:
+    return float(trajectory.num_turns)
+
+
+METRICS: Mapping[str, Callable[[Trajectory], float]] = {
+    "peak_tokens": peak_tokens,
+    "peak_tokens_without_prompt": peak_tokens_without_prompt,
+    "dependency": dependency,
+    "generated_tokens": generated_tokens,
+    "prompt_tokens": prompt_tokens,
+    "num_turns": _turns,
+    "turns_per_objective": turns_per_objective,
+    "answer_rate": answer_rate,
+    "valid_turns": valid_turns,
+    "seconds": seconds,
+}
+"""What `measure` gives besides the scores em, em_strict, f1, f1_strict (sums over objectives)."""
+
+
+def measure(trajectory: Trajectory) -> dict[str, float]:
+    """All figures of one trajectory, by name. A failed episode scores 0."""
+    failed = trajectory.stop_reason in FAILURES
+    score = score_answer(trajectory.task, None if failed else trajectory.answer)
+    figures = {name: metric(trajectory) for name, metric in METRICS.items()}
+    return score.parts() | figures
+
+
+def aggregate(trajectories: Sequence[Trajectory], *, seed: int = 0) -> dict[str, Estimate]:
+    """Mean and confidence interval of every figure.
+
+    The interval is the percentile bootstrap over tasks (Efron 1979): samples of one task are
+    averaged first, since they aren't independent.
+    """
+    by_task: dict[str, list[dict[str, float]]] = {}
+    for trajectory in trajectories:
+        by_task.setdefault(trajectory.task.id, []).append(measure(trajectory))
+    if not by_task:
+        return {}
+    names = list(next(iter(by_task.values()))[0])
+    values = np.array(
+        [
+            np.mean([[row[name] for name in names] for row in rows], axis=0)
+            for rows in by_task.values()
+        ]
+    )
+    return dict(zip(names, estimates(values, seed=seed), strict=True))
+
+
+def estimates(values: np.ndarray, *, seed: int) -> list[Estimate]:
+    """Estimates of each column of `values`, shape (num_values, num_columns)."""
+    size = len(values)
+    means = values.mean(axis=0)
+    if size < 2:
+        return [Estimate(mean=float(m), low=None, high=None, num_values=size) for m in means]
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(size, np.full(size, 1 / size), size=RESAMPLES)
+    resampled = counts @ values / size
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(resampled, [tail, 100 - tail], axis=0)
+    return [
+        Estimate(mean=float(m), low=float(lo), high=float(hi), num_values=size)
+        for m, lo, hi in zip(means, low, high, strict=True)
+    ]

@@ -1,0 +1,65 @@
+"""What every Env keeps to: a prompt, an observation for every action and for none, an end."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from mem1.envs import Env, Observation, QAEnv
+from mem1.types import Action, Fault, Objective, Task
+
+TASK = Task(
+    id="t",
+    objectives=tuple(Objective(question=q, answers=("x",)) for q in ("Who</think>?", "When?")),
+)
+
+
+@dataclass(frozen=True)
+class Echo:
+    name: str = "search"
+
+    async def call(self, argument: str) -> str:
+        return argument
+
+
+@pytest.fixture(params=[lambda: QAEnv(TASK, tools=[Echo()])], ids=["qa"])
+def make_env(request) -> Callable[[], Env]:
+    return request.param
+
+
+def test_it_starts_with_a_prompt_that_is_the_same_every_time(make_env):
+    one, two = (asyncio.run(make_env().start(max_turns=6)) for _ in range(2))
+    assert one == two != ""
+    assert "Who</think>" not in one
+
+
+def test_its_actions_are_tag_names_and_do_not_change(make_env):
+    env = make_env()
+    before = env.actions
+    asyncio.run(env.start(max_turns=6))
+    assert env.actions == before
+    assert len(set(before)) == len(before) > 0
+
+
+def test_every_action_and_none_bring_an_observation(make_env):
+    async def replies(env):
+        await env.start(max_turns=6)
+        none = await env.step(None, faults=(Fault.NO_ACTION,))
+        acted = [await env.step(Action(name=name, argument="x"), faults=()) for name in env.actions]
+        await env.close()
+        return none, acted
+
+    none, acted = asyncio.run(replies(make_env()))
+    assert none.text
+    assert not none.done
+    assert all(isinstance(observation, Observation) for observation in acted)
+
+
+def test_closing_twice_and_before_the_start_is_harmless(make_env):
+    async def close():
+        env = make_env()
+        await env.close()
+        await env.close()
+
+    asyncio.run(close())
