@@ -18,7 +18,8 @@ from mem1.engines.openai import OpenAIConfig, OpenAIEngine
 from mem1.errors import Mem1Error
 from mem1.types import Completion, Message, Sampling
 
-QUESTION = "Repeat this line and nothing else: <search>capital of France</search>"
+QUESTION = "What is the capital of France? Answer in one sentence."
+STOP = "France"
 
 
 def why_inexact(engine: OpenAIEngine, completion: Completion) -> str:
@@ -42,7 +43,7 @@ async def rows(
         prompt_ids=codec.render(messages),
         messages=messages,
         max_tokens=40,
-        stop=("</search>",),
+        stop=(STOP,),
         sampling=Sampling(temperature=0.7, seed=1),
     )
     config = OpenAIConfig(base_url=base_url, model=model, mode=mode, retries=1)
@@ -58,7 +59,8 @@ async def rows(
         ("asked as", engine.form),
         ("window it tells", engine.window),
         ("exact, or why not", why_inexact(engine, first)),
-        ("ends with", f"{first.finish_reason}, {first.text[-10:]!r}"),
+        ("the stop string is in the reply", first.text.endswith(STOP)),
+        ("finish reason", first.finish_reason),
         ("same seed, same reply", first.text == second.text),
         ("tokens; seconds for two", f"{first.num_tokens}; {seconds:.1f}"),
         ("reply", f"`{first.text!r}`"),

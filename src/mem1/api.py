@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mem1.config import CONFIG_FILE, ContextConfig, RunConfig, save_config
+from mem1.config import CONFIG_FILE, ContextConfig, RunConfig, load_config, save_config
 from mem1.errors import StoreError
 from mem1.evals import EvalReport, build_report, write_report
 from mem1.evals.run import TRAJECTORIES_FILE, run_jobs
 from mem1.rollout import TrajectoryStore, latest, run_episode
-from mem1.settings import read_tables
+from mem1.settings import to_table
 from mem1.types import Objective, Task, Trajectory, Turn
 from mem1.wiring import compose_tasks, open_engine, open_retriever, plan_jobs
 
@@ -141,8 +141,9 @@ def report_run(folder: Path, *, command: Sequence[str] = ()) -> EvalReport:
     trajectories = list(latest(path).values())
     if not trajectories:
         raise StoreError(f"{path}: no trajectories: run  mem1 eval  first, or name its folder")
-    report = build_report(
-        trajectories, command=shlex.join(command), config=read_tables([folder / CONFIG_FILE])
-    )
+    config = load_config(folder / CONFIG_FILE)
+    rank = {str(policy): number for number, policy in enumerate(config.policies())}
+    trajectories.sort(key=lambda trajectory: rank.get(trajectory.context_policy, len(rank)))
+    report = build_report(trajectories, command=shlex.join(command), config=to_table(config))
     write_report(report, folder)
     return report

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from mem1.api import Watcher
     from mem1.config import RunConfig
+    from mem1.evals import EvalReport
     from mem1.types import Trajectory
 
 _PLAIN = Parameter(negative=())
@@ -37,6 +38,7 @@ app = App(
     name="mem1",
     help="LLM agents whose context never grows: run them, measure them.",
     default_parameter=_PLAIN,
+    suppress_keyboard_interrupt=False,
 )
 data = App(name="data", help="Prepare tasks and corpora.", default_parameter=_PLAIN)
 app.command(data)
@@ -149,10 +151,10 @@ def evaluate(
     command = ("mem1", *sys.argv[1:])
     with ExitStack() as stack:
         watcher = _watch(stack)
-        asyncio.run(
+        written = asyncio.run(
             evaluate_async(settings, folder=folder, limit=limit, watcher=watcher, command=command)
         )
-    _print_report(folder, as_json=as_json)
+    _print_report(written, folder=folder, as_json=as_json)
     return _failures(list(latest(folder / TRAJECTORIES_FILE).values()))
 
 
@@ -191,8 +193,8 @@ def report(run_folder: Path, *, as_json: AsJson = False) -> int:
     """Write the report of a run again, from its trajectories."""
     from mem1.api import report_run
 
-    report_run(run_folder, command=("mem1", *sys.argv[1:]))
-    _print_report(run_folder, as_json=as_json)
+    written = report_run(run_folder, command=("mem1", *sys.argv[1:]))
+    _print_report(written, folder=run_folder, as_json=as_json)
     return 0
 
 
@@ -262,14 +264,14 @@ def _dry_run(config: "RunConfig", *, limit: int | None, as_json: bool) -> int:
     return 2 if problems else 0
 
 
-def _print_report(folder: Path, *, as_json: bool) -> None:
+def _print_report(report: "EvalReport", *, folder: Path, as_json: bool) -> None:
+    from mem1.console import show_report
+
     if as_json:
         print((folder / "report.json").read_text("utf-8"))
-        return
-    from rich.markdown import Markdown
-
-    _console().print(Markdown((folder / "report.md").read_text("utf-8")))
-    _note(f"report: {folder / 'report.md'}")
+    else:
+        show_report(_console(), report)
+        print(f"report: {folder / 'report.md'}")
 
 
 def _failures(trajectories: "Sequence[Trajectory]") -> int:

@@ -1,7 +1,7 @@
 """What the terminal shows: an episode turn by turn, the progress of many.
 
     Turn -> show_turn -> tokens against the bound, internal state, action, observation
-    [Cell] -> show_plan -> what a run would do
+    [Cell] -> show_plan -> what a run would do;  EvalReport -> show_report -> its main figures
     Trajectory -> RunProgress.add -> tasks done, tokens/s, EM so far, time left
 
 Model and tool text is printed as plain text: no markup of it is obeyed.
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.padding import Padding
 from rich.progress import (
@@ -26,6 +27,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from mem1.evals import EvalReport
 from mem1.text import parse_reply
 from mem1.types import FAILURES, Trajectory, Turn
 from mem1.wiring import Cell
@@ -86,7 +88,7 @@ def show_outcome(console: Console, trajectory: Trajectory) -> None:
 def show_plan(console: Console, cells: Sequence[Cell], *, window: int | None, samples: int) -> None:
     """Print what a run would do, a line for each context policy and number of objectives."""
     said = f"{window:,} tokens" if window is not None else "known to the server only"
-    table = Table(title=f"model window: {said}", title_justify="left")
+    table = Table(title=f"model window: {said}", title_justify="left", box=SIMPLE_HEAD)
     for heading in ("context", "N", "tasks", "episodes", "max turns", "bound (tokens)", "fits"):
         table.add_column(heading, justify="left" if heading in ("context", "fits") else "right")
     for cell in cells:
@@ -98,6 +100,34 @@ def show_plan(console: Console, cells: Sequence[Cell], *, window: int | None, sa
             str(cell.max_turns),
             "none" if cell.bound is None else f"{cell.bound:,}",
             "no" if cell.problem else "yes" if window is not None else "?",
+        )
+    console.print(table)
+
+
+_FIGURES = (
+    ("EM", "em", 2),
+    ("F1", "f1", 2),
+    ("answered", "answer_rate", 2),
+    ("turns", "num_turns", 1),
+    ("peak", "peak_tokens", 0),
+)
+"""Heading, metric, decimals: what fits 80 columns. The rest, and intervals, are in report.md."""
+
+
+def show_report(console: Console, report: EvalReport) -> None:
+    """Print the main figures of an evaluation, means over tasks; peaks and bounds in tokens."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("N", "context", "tasks", *(title for title, _, _ in _FIGURES)):
+        table.add_column(heading, justify="left" if heading == "context" else "right", no_wrap=True)
+    table.add_column("largest / bound", justify="right", no_wrap=True)
+    for cell in report.cells:
+        bound = "none" if cell.bound is None else f"{cell.bound:,}"
+        table.add_row(
+            str(cell.num_objectives),
+            Text(cell.context_policy),
+            str(cell.num_tasks),
+            *(f"{cell.estimates[name].mean:,.{digits}f}" for _, name, digits in _FIGURES),
+            f"{cell.max_tokens:,} / {bound}",
         )
     console.print(table)
 

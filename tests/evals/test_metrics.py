@@ -1,0 +1,171 @@
+"""Figures of trajectories: the arithmetic is visible, and every episode counts."""
+
+import numpy as np
+import pytest
+
+from mem1.evals import aggregate, build_report, measure, read_report, write_report
+from mem1.evals.metrics import Estimate, estimates
+from mem1.types import (
+    Completion,
+    Objective,
+    Segment,
+    SegmentKind,
+    StopReason,
+    Task,
+    Trajectory,
+    Turn,
+)
+
+
+def segment(kind: SegmentKind, size: int) -> Segment:
+    return Segment(kind=kind, turn=0, token_ids=(1,) * size, text="x" * size)
+
+
+def turn(*, prompt: int, kept: int, reply: int, logprobs: bool = True) -> Turn:
+    context = (segment(SegmentKind.PROMPT, prompt), segment(SegmentKind.OBSERVATION, kept))
+    return Turn(
+        context=context,
+        completion=Completion(
+            token_ids=(1,) * reply,
+            logprobs=(-1.0,) * reply if logprobs else None,
+            temperature=1.0,
+            text="",
+            finish_reason="stop",
+        ),
+        action=None,
+        faults=(),
+        observation=None,
+        engine_s=0.0,
+        env_s=0.0,
+    )
+
+
+def trajectory(
+    *turns: Turn,
+    id: str = "t",
+    answer: str | None = None,
+    policy: str = "full",
+    reason: StopReason | None = None,
+    bound: int | None = None,
+) -> Trajectory:
+    objectives = tuple(Objective(question="q?", answers=(gold,)) for gold in ("oslo", "rome"))
+    ended = StopReason.MAX_TURNS if answer is None else StopReason.ANSWERED
+    return Trajectory(
+        task=Task(id=id, objectives=objectives),
+        sample=0,
+        context_policy=policy,
+        turns=turns,
+        stop_reason=reason or ended,
+        answer=answer,
+        reward=0.0,
+        reward_parts={},
+        bound=bound,
+        seconds=2.0,
+    )
+
+
+TWO_TURNS = (turn(prompt=10, kept=0, reply=4), turn(prompt=10, kept=5, reply=3))
+
+
+def test_figures_of_a_trajectory():
+    assert measure(trajectory(*TWO_TURNS, answer="oslo; x")) == {
+        "em": 1.0,
+        "em_strict": 1.0,
+        "f1": 1.0,
+        "f1_strict": 1.0,
+        "peak_tokens": 18.0,  # 10 + 5 + 3
+        "peak_tokens_without_prompt": 8.0,  # 5 + 3
+        "dependency": 96.0,  # (10 + 2) * 4 + (15 + 1) * 3
+        "generated_tokens": 7.0,
+        "prompt_tokens": 25.0,
+        "num_turns": 2.0,
+        "turns_per_objective": 1.0,
+        "answer_rate": 1.0,
+        "valid_turns": 1.0,
+        "seconds": 2.0,
+    }
+
+
+def test_a_trajectory_without_turns_has_figures_too():
+    figures = measure(trajectory(reason=StopReason.PROMPT_TOO_LONG))
+    assert (figures["peak_tokens"], figures["valid_turns"], figures["em"]) == (0.0, 0.0, 0.0)
+
+
+def test_a_failed_episode_counts_and_scores_nothing():
+    failed = trajectory(*TWO_TURNS, id="u", reason=StopReason.ENGINE_ERROR)
+    report = build_report([trajectory(*TWO_TURNS, answer="oslo; rome"), failed], command="", config={})
+    (cell,) = report.cells
+    assert (cell.num_trajectories, cell.num_failures) == (2, 1)
+    assert cell.estimates["em"].mean == 1.0
+    assert cell.stop_reasons == {"answered": 1, "engine_error": 1}
+
+
+def test_one_value_has_no_interval():
+    assert aggregate([trajectory(*TWO_TURNS)])["num_turns"] == Estimate(
+        mean=2.0, low=None, high=None, num_values=1
+    )
+    assert aggregate([]) == {}
+
+
+def test_samples_of_one_task_are_one_value():
+    once, twice = trajectory(*TWO_TURNS, answer="oslo; rome"), trajectory(*TWO_TURNS, answer="x")
+    assert aggregate([once, twice, trajectory(id="u")])["em"].num_values == 2
+
+
+def test_the_interval_covers_the_mean_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    draws = [estimates(rng.exponential(size=(60, 1)), seed=i)[0] for i in range(300)]
+    covered = sum(e.low <= 1.0 <= e.high for e in draws) / 300
+    assert 0.88 <= covered <= 0.98
+
+
+def test_cells_are_ordered_by_objectives_and_say_bound_and_exactness():
+    inexact = turn(prompt=10, kept=0, reply=4, logprobs=False)
+    found = build_report(
+        [
+            trajectory(*TWO_TURNS, policy="internal_state", bound=20),
+            trajectory(inexact, policy="full"),
+        ],
+        command="",
+        config={},
+    )
+    assert [(c.context_policy, c.bound, c.max_tokens, c.num_inexact) for c in found.cells] == [
+        ("internal_state", 20, 18, 0),
+        ("full", None, 14, 1),
+    ]
+
+
+def test_a_report_is_written_whole_and_read_back(tmp_path):
+    report = build_report(
+        [trajectory(*TWO_TURNS, id=str(i), answer="oslo; rome", bound=20) for i in range(3)],
+        command="mem1 eval x.toml",
+        config={"run": {"max_turns": 6}},
+    )
+    write_report(report, tmp_path)
+    assert read_report(tmp_path) == report
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "em.svg",
+        "peak_tokens.svg",
+        "report.json",
+        "report.md",
+    ]
+    text = (tmp_path / "report.md").read_text()
+    assert "| 2 | full | 20 | 18 | yes | 2.00" in text
+    assert "Cells hold as few as 3 tasks" in text
+
+
+def test_a_broken_promise_would_be_shouted():
+    report = build_report([trajectory(*TWO_TURNS, bound=17)], command="", config={})
+    from mem1.evals.report import report_markdown
+
+    assert "| 17 | 18 | NO |" in report_markdown(report)
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"cells": []}'])
+def test_a_folder_without_a_report_is_named(tmp_path, content):
+    from mem1.errors import DataError
+
+    if content is not None:
+        (tmp_path / "report.json").write_text(content)
+    with pytest.raises(DataError, match=r"report\.json"):
+        read_report(tmp_path)
