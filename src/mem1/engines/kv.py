@@ -8,6 +8,7 @@ Imported by `mem1.engines.local` alone, once torch is known to be there.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -18,8 +19,14 @@ KV = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def kv_of(cache: Cache) -> KV:
-    """What a cache holds."""
-    return [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[attr-defined]
+    """What a cache of plain layers holds."""
+    kv: KV = []
+    for layer in cache.layers:
+        assert isinstance(layer, DynamicLayer)
+        assert layer.keys is not None
+        assert layer.values is not None
+        kv.append((layer.keys, layer.values))
+    return kv
 
 
 def cache_of(kv: KV) -> DynamicCache:
@@ -30,12 +37,18 @@ def cache_of(kv: KV) -> DynamicCache:
     return cache
 
 
-class _SlotLayer(DynamicLayer):
-    """One layer of `Slots`: every row has a length of its own and gets its next token there."""
+def is_plain(cache: Cache) -> bool:
+    """Whether all layers keep all keys and values: no sliding windows, no recurrent states."""
+    return all(type(layer) is DynamicLayer for layer in cache.layers)
 
-    def __init__(self, slots: "Slots") -> None:
+
+class _SlotLayer(DynamicLayer):
+    """One layer of `Slots`, as a transformers model sees it."""
+
+    def __init__(self, slots: "Slots", index: int) -> None:
         super().__init__()
         self._slots = slots
+        self._index = index
         self.is_initialized = True
 
     def get_seq_length(self) -> int:
@@ -44,13 +57,7 @@ class _SlotLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        slots = self._slots
-        count, width = slots.count, slots.longest + 1
-        assert self.keys is not None
-        assert self.values is not None
-        self.keys[slots.rows, :, slots.lengths] = key_states[:, :, 0]
-        self.values[slots.rows, :, slots.lengths] = value_states[:, :, 0]
-        return self.keys[:count, :, :width], self.values[:count, :, :width]
+        return self._slots.write(self._index, key_states, value_states)
 
 
 class Slots(Cache):
@@ -60,9 +67,11 @@ class Slots(Cache):
     """
 
     def __init__(self, num_layers: int, *, max_rows: int) -> None:
-        super().__init__(layers=[_SlotLayer(self) for _ in range(num_layers)])
+        super().__init__(layers=[_SlotLayer(self, index) for index in range(num_layers)])
         self._max_rows = max_rows
         self._sizes: list[int] = []
+        self._buffers: KV = []
+        """As KV, for all rows at once: each of shape (max_rows, num_kv_heads, room, head_dim)."""
 
     @property
     def count(self) -> int:
@@ -72,77 +81,67 @@ class Slots(Cache):
     def longest(self) -> int:
         return max(self._sizes, default=0)
 
-    @property
-    def lengths(self) -> torch.Tensor:
-        """Tokens per row, shape (count,)."""
-        return torch.tensor(self._sizes, device=self._device)
-
-    @property
-    def rows(self) -> torch.Tensor:
-        return torch.arange(self.count, device=self._device)
-
-    @property
-    def _device(self) -> torch.device:
-        return self.layers[0].keys.device  # type: ignore[union-attr]
-
     def join(self, kv: KV) -> None:
         """Add a sequence as the last row."""
         size = kv[0][0].shape[2]
         self._reserve(max(size, self.longest) + 1, like=kv)
-        for layer, (keys, values) in zip(self.layers, kv, strict=True):
-            layer.keys[self.count, :, :size] = keys[0]  # type: ignore[index]
-            layer.values[self.count, :, :size] = values[0]  # type: ignore[index]
+        for buffers, parts in zip(self._buffers, kv, strict=True):
+            for buffer, part in zip(buffers, parts, strict=True):
+                buffer[self.count, :, :size] = part[0]
         self._sizes.append(size)
 
     def leave(self, row: int) -> KV:
         """Take a row out; the last row moves to its place. Gives what the row held."""
-        size, last = self._sizes[row], self.count - 1
+        size, last, moved = self._sizes[row], self.count - 1, self._sizes[-1]
         kv = [
-            (
-                layer.keys[row : row + 1, :, :size].clone(),
-                layer.values[row : row + 1, :, :size].clone(),
-            )  # type: ignore[index]
-            for layer in self.layers
+            (keys[row : row + 1, :, :size].clone(), values[row : row + 1, :, :size].clone())
+            for keys, values in self._buffers
         ]
         if row != last:
-            for layer in self.layers:
-                layer.keys[row, :, : self._sizes[last]] = layer.keys[last, :, : self._sizes[last]]  # type: ignore[index]
-                layer.values[row, :, : self._sizes[last]] = layer.values[
-                    last, :, : self._sizes[last]
-                ]  # type: ignore[index]
-        self._sizes[row] = self._sizes[last]
+            for buffer in chain.from_iterable(self._buffers):
+                buffer[row, :, :moved] = buffer[last, :, :moved]
+        self._sizes[row] = moved
         self._sizes.pop()
         return kv
 
     def step(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Make room for one token per row. Gives the attention mask, shape (count, longest + 1),
         and the positions of the new tokens, shape (count, 1)."""
-        self._reserve(self.longest + 1, like=kv_of(self))
-        lengths = self.lengths
-        columns = torch.arange(self.longest + 1, device=self._device)
-        return (columns[None] <= lengths[:, None]).long(), lengths[:, None]
+        self._reserve(self.longest + 1, like=self._buffers)
+        device = self._buffers[0][0].device
+        self._rows = torch.arange(self.count, device=device)
+        self._lengths = torch.tensor(self._sizes, device=device)
+        columns = torch.arange(self.longest + 1, device=device)
+        return (columns[None] <= self._lengths[:, None]).long(), self._lengths[:, None]
+
+    def write(
+        self, layer: int, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put every row's new token behind its last one. Gives all that the rows attend to."""
+        all_keys, all_values = self._buffers[layer]
+        all_keys[self._rows, :, self._lengths] = keys[:, :, 0]
+        all_values[self._rows, :, self._lengths] = values[:, :, 0]
+        width = self.longest + 1
+        return all_keys[: self.count, :, :width], all_values[: self.count, :, :width]
 
     def advance(self) -> None:
         """Every row has got its token."""
         self._sizes = [size + 1 for size in self._sizes]
 
     def _reserve(self, width: int, *, like: KV) -> None:
-        for layer, (keys, values) in zip(self.layers, like, strict=True):
-            old = layer.keys, layer.values
-            if old[0] is not None and old[0].shape[2] >= width:
-                return
-            room = -(-width * 3 // 2 // 64) * 64
-            layer.keys, layer.values = (
-                torch.zeros(
-                    (self._max_rows, part.shape[1], room, part.shape[3]),
-                    dtype=part.dtype,
-                    device=part.device,
-                )
-                for part in (keys, values)
-            )
-            if old[0] is not None and old[1] is not None:
-                layer.keys[:, :, : old[0].shape[2]] = old[0]
-                layer.values[:, :, : old[1].shape[2]] = old[1]
+        """Have room for `width` tokens a row, and for half as many again."""
+        if self._buffers and self._buffers[0][0].shape[2] >= width:
+            return
+        room = -(-width * 3 // 2 // 64) * 64
+        old, used = self._buffers, self.longest  # none at first
+        self._buffers = [(self._empty(room, like=k), self._empty(room, like=v)) for k, v in like]
+        for (keys, values), (old_keys, old_values) in zip(self._buffers, old, strict=False):
+            keys[:, :, :used] = old_keys[:, :, :used]
+            values[:, :, :used] = old_values[:, :, :used]
+
+    def _empty(self, room: int, *, like: torch.Tensor) -> torch.Tensor:
+        # Zeros, since what is masked still gets multiplied: by 0, which garbage may survive.
+        return like.new_zeros((self._max_rows, like.shape[1], room, like.shape[3]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

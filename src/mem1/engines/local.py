@@ -8,6 +8,7 @@ sampled depends on its own seed only. Sampled ids are never decoded and encoded 
 """
 
 import asyncio
+import inspect
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from mem1.types import Completion
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from mem1.engines.kv import Slots
 
@@ -58,13 +59,18 @@ class LocalEngine:
         """Args: `eos_ids`, ids that end a reply besides those of the model's generation config;
         `max_batch`, most sequences decoded at once; `prefix_cache_tokens`, how many tokens' keys
         and values are kept for reuse (0: none)."""
-        from mem1.engines.kv import PrefixStore
+        from mem1.engines.kv import DynamicCache, PrefixStore, is_plain
 
+        if "past_key_values" not in inspect.signature(model.forward).parameters:
+            raise ModelError(
+                f"{type(model).__name__} does not decode with past_key_values: serve it with vLLM "
+                "or the like, and use engine.kind = 'openai'"
+            )
         self._model = model.eval()
         self._codec = codec
         self._max_batch = max_batch
         self._eos_ids = frozenset([*eos_ids, *_listed(model.generation_config.eos_token_id)])
-        self._batched = _attends_to_everything(model.config)
+        self._batched = is_plain(DynamicCache(config=model.config))
         self._slots = self._new_slots()
         self._prefixes = PrefixStore(max_tokens=prefix_cache_tokens if self._batched else 0)
         self._open: set[_Sequence] = set()
@@ -72,6 +78,7 @@ class LocalEngine:
         self._rows: list[_Sequence] = []
         self._pump: asyncio.Task[None] | None = None
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mem1-local")
+        self._closed = False
 
     @classmethod
     def load(
@@ -91,6 +98,7 @@ class LocalEngine:
         """
         try:
             import torch
+            from safetensors import SafetensorError
             from transformers import AutoModelForCausalLM
         except ImportError as error:
             raise MissingExtraError("torch and transformers", extra="local") from error
@@ -107,22 +115,22 @@ class LocalEngine:
                 trust_remote_code=False,
                 **options,
             )
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
             raise ModelError(f"{path}: no model that transformers can load: {error}") from error
-        model = model.to(device)
-        return cls(model, codec=codec, **settings)
+        return cls(model.to(device), codec=codec, **settings)  # type: ignore[arg-type]
 
     @property
     def window(self) -> int | None:
-        return getattr(self._model.config, "max_position_embeddings", None)
+        return getattr(self._text_config, "max_position_embeddings", None)
+
+    @property
+    def _text_config(self) -> "PretrainedConfig":
+        return self._model.config.get_text_config(decoder=True)
 
     async def complete(self, request: Request) -> Completion:
-        most = len(request.prompt_ids) + request.max_tokens
-        if self.window is not None and most > self.window:
-            raise BudgetError(
-                f"{len(request.prompt_ids)} prompt tokens and {request.max_tokens} to sample don't "
-                f"fit the model's window of {self.window}"
-            )
+        if self._closed:
+            raise EngineError("local engine: closed")
+        self._check_budget(request)
         loop = asyncio.get_running_loop()
         sequence = _Sequence(
             request=request,
@@ -132,7 +140,6 @@ class LocalEngine:
         self._waiting.append(sequence)
         if self._pump is None or self._pump.done():
             self._pump = loop.create_task(self._run())
-            self._pump.add_done_callback(self._ended)
         self._open.add(sequence)
         try:
             return await sequence.future
@@ -140,51 +147,71 @@ class LocalEngine:
             self._open.discard(sequence)
 
     async def close(self) -> None:
+        self._closed = True
         if self._pump:
             self._pump.cancel()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._fail("closed")
+        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+
+    def _check_budget(self, request: Request) -> None:
+        num_prompt, num_reply = len(request.prompt_ids), request.max_tokens
+        if min(num_prompt, num_reply) < 1:
+            raise BudgetError(
+                f"{num_prompt} prompt tokens and {num_reply} to sample: at least 1 of each, please"
+            )
+        if self.window is not None and num_prompt + num_reply > self.window:
+            raise BudgetError(
+                f"{num_prompt} prompt tokens and {num_reply} to sample don't fit the model's "
+                f"window of {self.window}"
+            )
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
+        """Step in the pool for as long as there's work; hand out what finished or why it failed."""
         while self._waiting or self._rows:
-            for sequence in await loop.run_in_executor(self._pool, self._step):
+            step = asyncio.get_running_loop().run_in_executor(self._pool, self._step)
+            await asyncio.wait([step])
+            if error := step.exception():
+                self._fail(repr(error))
+                continue
+            for sequence in step.result():
                 if not sequence.future.done():
                     sequence.future.set_result(_completion(sequence))
 
-    def _ended(self, pump: "asyncio.Task[None]") -> None:
-        """If the pump broke, nobody waits forever and the next request finds an empty engine."""
-        if not pump.cancelled() and pump.exception() is None:
-            return
-        reason = "closed" if pump.cancelled() else repr(pump.exception())
+    def _fail(self, reason: str) -> None:
+        """Nobody waits forever. Sequences whose future is done are dropped by the next step."""
         for sequence in self._open:
             if not sequence.future.done():
                 sequence.future.set_exception(EngineError(f"local engine: {reason}"))
-        self._waiting.clear()
-        self._rows.clear()
-        self._slots = self._new_slots()
 
     def _new_slots(self) -> "Slots":
         from mem1.engines.kv import Slots
 
-        return Slots(self._model.config.num_hidden_layers, max_rows=self._max_batch)
+        return Slots(self._text_config.num_hidden_layers, max_rows=self._max_batch)
 
     def _step(self) -> list[_Sequence]:
-        """Let waiting sequences in, then sample one token for each row. Runs in the pool."""
+        """One step, in the pool's only thread, which alone touches rows, slots and prefixes."""
         import torch
 
-        with torch.inference_mode():
-            for row in reversed(range(len(self._rows))):
-                if self._rows[row].future.cancelled():
-                    self._leave(row)
-            finished: list[_Sequence] = []
-            while self._waiting and len(self._rows) < self._max_batch:
-                sequence = self._waiting.popleft()
-                if not sequence.future.cancelled():
-                    self._join(sequence)
+        try:
+            with torch.inference_mode():
+                return self._advance()
+        except BaseException:
+            self._rows, self._slots = [], self._new_slots()
+            raise
+
+    def _advance(self) -> list[_Sequence]:
+        """Let waiting sequences in, sample one token for each row. Gives those that finished."""
+        for row in reversed(range(len(self._rows))):
+            if self._rows[row].future.done():
+                self._leave(row)
+        while self._waiting and len(self._rows) < self._max_batch:
+            sequence = self._waiting.popleft()
+            if not sequence.future.done():
+                self._join(sequence)
+        finished = self._take_finished()
+        if self._rows:
+            self._sample(self._decode(), self._rows)
             finished += self._take_finished()
-            if self._rows:
-                self._sample(self._decode(), self._rows)
-                finished += self._take_finished()
         return finished
 
     def _join(self, sequence: _Sequence) -> None:
@@ -318,14 +345,6 @@ def _listed(ids: int | Sequence[int] | None) -> Sequence[int]:
     if ids is None:
         return ()
     return (ids,) if isinstance(ids, int) else ids
-
-
-def _attends_to_everything(config: Any) -> bool:
-    """Whether every layer is plain full attention, so that rows can share a batch."""
-    kinds = getattr(config, "layer_types", None)
-    if kinds:
-        return set(kinds) == {"full_attention"}
-    return not getattr(config, "sliding_window", None)
 
 
 def _gguf_options(path: Path) -> dict[str, Any]:

@@ -1,0 +1,139 @@
+"""What every Engine keeps to: ids and text agree, caps and stop strings hold, no call sees another.
+
+The engines must be deterministic at temperature 0 and speak the byte tokenizer; what they say is
+up to them.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from mem1.chat import ByteRenderer
+from mem1.engines import Engine, Request
+from mem1.engines.scripted import ScriptedEngine
+from mem1.types import Completion, Sampling
+
+CODEC = ByteRenderer()
+PROMPTS = ["Who?", "A prompt. ", "A prompt. And more of it. " * 3, "x"]
+
+
+def scripted() -> Engine:
+    return ScriptedEngine(lambda r: f"It has {len(r.prompt_ids)} tokens. " * 9, codec=CODEC)
+
+
+def local() -> Engine:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from mem1.engines.local import LocalEngine
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=128,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.5,
+        eos_token_id=None,
+    )
+    return LocalEngine(transformers.LlamaForCausalLM(config), codec=CODEC, max_batch=3)
+
+
+@pytest.fixture(params=[scripted, local], ids=lambda factory: factory.__name__)
+def make_engine(request) -> Callable[[], Engine]:
+    return request.param
+
+
+def ask(text: str, *, max_tokens: int = 32, stop: tuple[str, ...] = (), **sampling) -> Request:
+    return Request(
+        prompt_ids=CODEC.encode(text),
+        messages=(),
+        max_tokens=max_tokens,
+        stop=stop,
+        sampling=Sampling(**{"temperature": 0.0, **sampling}),
+    )
+
+
+def complete(engine: Engine, *requests: Request) -> list[Completion]:
+    """All at once, and the engine closed."""
+
+    async def run() -> list[Completion]:
+        try:
+            return await asyncio.gather(*(engine.complete(request) for request in requests))
+        finally:
+            await engine.close()
+
+    return asyncio.run(run())
+
+
+def test_it_is_an_engine_that_says_its_window(make_engine):
+    engine = make_engine()
+    assert isinstance(engine, Engine)
+    assert engine.window is None or engine.window > 0
+    asyncio.run(engine.close())
+
+
+def test_text_ids_and_logprobs_agree(make_engine):
+    for got in complete(make_engine(), *(ask(p, temperature=0.7, seed=1) for p in PROMPTS)):
+        assert got.text == CODEC.decode(got.token_ids)
+        assert got.logprobs is not None
+        assert len(got.logprobs) == got.num_tokens > 0
+        assert max(got.logprobs) <= 0
+        assert got.temperature == 0.7
+        assert got.exact
+
+
+def test_greedy_logprobs_are_at_temperature_1(make_engine):
+    assert complete(make_engine(), ask("Who?"))[0].temperature == 1.0
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 7])
+def test_max_tokens_cuts_and_says_so(make_engine, max_tokens):
+    got = complete(make_engine(), ask("Who?", max_tokens=max_tokens))[0]
+    assert (got.num_tokens, got.finish_reason) == (max_tokens, "length")
+
+
+@pytest.mark.parametrize("span", [slice(0, 1), slice(3, 6), slice(8, 9)])
+def test_the_token_that_completes_the_first_stop_string_is_the_last(make_engine, span):
+    free = complete(make_engine(), ask("Who?"))[0]
+    stops = ("</never>", free.text[span], free.text[20:23])
+    end = min(free.text.index(stop) + len(stop) for stop in stops[1:])
+    got = complete(make_engine(), ask("Who?", stop=stops))[0]
+    assert (got.token_ids, got.finish_reason) == (free.token_ids[:end], "stop")
+
+
+def test_a_stop_string_in_the_last_allowed_token_is_a_stop(make_engine):
+    free = complete(make_engine(), ask("Who?"))[0]
+    stop = free.text[2:4]
+    end = free.text.index(stop) + len(stop)
+    got = complete(make_engine(), ask("Who?", stop=(stop,), max_tokens=end))[0]
+    assert (got.num_tokens, got.finish_reason) == (end, "stop")
+
+
+def test_a_stop_string_in_the_prompt_does_not_stop(make_engine):
+    got = complete(make_engine(), ask("</search>", stop=("</search>",)))[0]
+    assert got.finish_reason == "length"
+
+
+def test_calls_at_once_get_the_replies_of_calls_one_by_one(make_engine):
+    requests = [ask(p, max_tokens=5 + 9 * i) for i, p in enumerate(PROMPTS)] * 2
+    alone = [complete(make_engine(), request)[0].token_ids for request in requests]
+    assert [got.token_ids for got in complete(make_engine(), *requests)] == alone
+
+
+def test_a_seed_gives_the_same_reply_again(make_engine):
+    one, two = (complete(make_engine(), ask("Who?", temperature=1, seed=3)) for _ in range(2))
+    assert one == two
+
+
+def test_closing_twice_is_harmless(make_engine):
+    async def close() -> None:
+        engine = make_engine()
+        await engine.complete(ask("Who?"))
+        await engine.close()
+        await engine.close()
+
+    asyncio.run(close())
