@@ -89,7 +89,10 @@ def test_a_mistake_is_one_line_and_status_2(folder, capfd, arguments, message):
     assert "Traceback" not in notes
 
 
-@pytest.mark.parametrize("model", ["nowhere", "package:no_such_package/x.gguf", "run.toml", "."])
+@pytest.mark.parametrize(
+    "model",
+    ["nowhere", "package:no_such_package/x.gguf", "package:no.such/x", "package:", "run.toml", "."],
+)
 def test_a_model_that_is_not_there_is_named_with_the_fix(folder, capfd, model):
     assert run_command(["eval", "run.toml", "--dry-run", "--set", f"engine.model={model}"]) == 2
     notes = capfd.readouterr().err

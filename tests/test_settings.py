@@ -119,12 +119,12 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 values = st.recursive(
     st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(min_size=1), inner),
-    max_leaves=8,
+    max_leaves=4,
 )
 
 
-@settings(max_examples=50)
-@given(st.dictionaries(st.text(), st.dictionaries(st.text(), values)))
+@settings(max_examples=25)
+@given(st.dictionaries(st.text(), st.dictionaries(st.text(), values, max_size=3), max_size=3))
 def test_written_toml_reads_back_equal(table):
     assert tomllib.loads(dump_toml(table)) == table
 

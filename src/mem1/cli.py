@@ -12,6 +12,7 @@ when they run, so that `mem1 --help` is quick.
 """
 
 import asyncio
+import importlib.metadata
 import json
 import os
 import sys
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
     from mem1.evals import EvalReport
     from mem1.types import Trajectory
 
-_PLAIN = Parameter(negative=())
+_PLAIN = Parameter(negative=(), show_default=False)
 app = App(
     name="mem1",
     help="LLM agents whose context never grows: run them, measure them.",
+    version=lambda: importlib.metadata.version("mem1-rl"),
     default_parameter=_PLAIN,
     suppress_keyboard_interrupt=False,
 )

@@ -1,13 +1,16 @@
 """Files that are whole or not there.
 
 data -> atomic_write -> path;   path (plain or .gz) -> read_lines -> numbered lines
+source file, build -> derived_folder -> what is made from the file, made once
 """
 
 import gzip
+import hashlib
 import os
+import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mem1.errors import DataError
@@ -44,3 +47,43 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise DataError(f"{path}: no such file (looked at {path.absolute()})") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: can't be read: {error}") from error
+
+
+def derived_folder(
+    source: Path,
+    *,
+    kind: str,
+    version: str,
+    build: Callable[[Path], None],
+    base: Path | None = None,
+) -> Path:
+    """The cache folder of what is made from a file; made at the first time, whole or not at all.
+
+    It's found again as long as the file's path, size and time of change stay as they are.
+
+    Args: `kind`, what is made; `version`, of the making: another one makes it anew; `build`, fills
+    an empty folder; `base`, where caches are, default `$MEM1_CACHE` or `~/.cache/mem1`.
+    """
+    stat = source.stat()
+    identity = f"{version}/{source.resolve()}/{stat.st_size}/{stat.st_mtime_ns}"
+    name = f"{source.name.split('.')[0]}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    base = base or Path(os.environ.get("MEM1_CACHE") or Path.home() / ".cache" / "mem1")
+    folder = base / kind / name
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        build(partial)
+        for path in partial.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        try:
+            partial.rename(folder)
+        except OSError:
+            # Another process was faster: what it made is as good as ours.
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder

@@ -109,17 +109,20 @@ def neutralise(text: str, *, tags: Iterable[str] = ()) -> str:
     """Make text that is not ours harmless: still readable, no longer obeyed.
 
     Cuts it to `MAX_FOREIGN_BYTES`, drops control and invisible characters (newline and tab stay),
-    and breaks every reserved tag, in any case, spacing, attribute or slash form, by replacing its
-    bracket: `< /Answer x>` becomes `‹ /Answer x>`. Idempotent.
+    and breaks every reserved tag, in any case, spacing, attribute or slash form, closed or cut
+    off, by replacing its bracket: `< /Answer x>` becomes `‹ /Answer x>`. Idempotent.
 
     Args: `tags`, names to break besides `RESERVED_TAGS`.
     """
     if len(text) > MAX_FOREIGN_BYTES // 4:
-        text = text.encode("utf-8", "replace")[:MAX_FOREIGN_BYTES].decode("utf-8", "ignore")
-    text = "".join(char for char in text if char in "\n\t" or unicodedata.category(char)[0] != "C")
+        head = text[:MAX_FOREIGN_BYTES].encode("utf-8", "replace")
+        text = head[:MAX_FOREIGN_BYTES].decode("utf-8", "ignore")
+    invisible = {c for c in set(text) - {"\n", "\t"} if unicodedata.category(c).startswith("C")}
+    text = text.translate(dict.fromkeys(map(ord, invisible)))
     names = "|".join(re.escape(name) for name in dict.fromkeys((*RESERVED_TAGS, *tags)))
-    text = re.sub(rf"<(?=[\s/\\]*(?:{names})\b)", "‹", text, flags=re.IGNORECASE)
-    return re.sub(rf"\[(?=[\s/\\]*{HINT_TAG}\b)", "⁅", text, flags=re.IGNORECASE)
+    # The wide forms are brackets too for tokenizers that normalise to NFKC.
+    text = re.sub(rf"[<＜﹤](?=[^\w<]*(?:{names})\b)", "‹", text, flags=re.IGNORECASE)
+    return re.sub(rf"[\[［](?=[^\w\[]*{HINT_TAG}\b)", "⁅", text, flags=re.IGNORECASE)
 
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")

