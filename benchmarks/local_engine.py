@@ -32,7 +32,7 @@ from mem1.types import Message, Sampling
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "docs/results/local_engine.json"
 NUM_PROMPTS = 16
-MAX_TOKENS = 32
+MAX_TOKENS = 80
 Ids = tuple[int, ...]
 
 

@@ -121,8 +121,8 @@ def neutralise(text: str, *, tags: Iterable[str] = ()) -> str:
     text = text.translate(dict.fromkeys(map(ord, invisible)))
     names = "|".join(re.escape(name) for name in dict.fromkeys((*RESERVED_TAGS, *tags)))
     # The wide forms are brackets too for tokenizers that normalise to NFKC.
-    text = re.sub(rf"[<＜﹤](?=[^\w<]*(?:{names})\b)", "‹", text, flags=re.IGNORECASE)
-    return re.sub(rf"[\[［](?=[^\w\[]*{HINT_TAG}\b)", "⁅", text, flags=re.IGNORECASE)
+    text = re.sub(rf"[<＜﹤](?=[^\w<＜﹤‹]*(?:{names})\b)", "‹", text, flags=re.IGNORECASE)
+    return re.sub(rf"[\[［](?=[^\w\[［⁅]*{HINT_TAG}\b)", "⁅", text, flags=re.IGNORECASE)
 
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")

@@ -1,5 +1,7 @@
 """What becomes of text on its way into a context."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,3 +136,97 @@ def test_a_context_becomes_messages_by_who_said_it():
         Message(role="assistant", content="sa"),
         Message(role="user", content="oh"),
     )
+
+
+@pytest.mark.parametrize(
+    "text", ["é", "漢 <think>a</think><search>x</search>", "😀<search>漢</search>😀"]
+)
+def test_half_a_character_is_nowhere(text):
+    parts = split(text, eos=(0,))
+    assert (parts.reply.text, parts.reply.token_ids) == (text, BYTES.encode(text))
+    for part in (parts.internal_state, parts.action_segment):
+        assert part is None or "\ufffd" not in part.text
+
+
+class Pieces:
+    """A renderer whose tokens are given pieces of text: token 0 is a control token."""
+
+    def __init__(self, *pieces: str) -> None:
+        self.pieces = ["<|im_start|>", *pieces]
+
+    def render(self, messages):
+        raise NotImplementedError
+
+    def encode(self, text):
+        return tuple(1000 + ord(char) for char in text)
+
+    def decode(self, token_ids):
+        return "".join(self.pieces[i] if i < 1000 else chr(i - 1000) for i in token_ids)
+
+
+def split_pieces(*pieces: str, state: int = 99):
+    """Parts of a reply whose tokens are the pieces, as (state text, action text)."""
+    renderer = Pieces(*pieces)
+    ids = tuple(renderer.pieces.index(piece) for piece in pieces)
+    sampled = completion("", renderer=renderer)
+    sampled = replace(sampled, token_ids=ids, text="".join(pieces))
+    parts = split_reply(
+        renderer,
+        sampled,
+        turn=1,
+        actions=("search",),
+        max_state_tokens=state,
+        max_action_tokens=99,
+    )
+    kept = (parts.internal_state, parts.action_segment)
+    return parts, tuple(part.text if part else None for part in kept)
+
+
+def test_a_token_over_two_parts_goes_to_the_earlier_one_and_none_is_torn():
+    pieces = ("<think>", "a", "</think", ">\n<", "search>x</search>")
+    parts, texts = split_pieces(*pieces)
+    assert texts == ("<think>a</think>\n<", "search>x</search>")
+    assert parts.internal_state.token_ids + parts.action_segment.token_ids == (1, 2, 3, 4, 5)
+
+
+def test_a_token_over_junk_and_a_part_goes_to_the_part():
+    assert split_pieces("Hm", "!<", "think>a</think>", "<search>x</search>")[1] == (
+        "!<think>a</think>",
+        "<search>x</search>",
+    )
+    assert split_pieces("<think>", "a", "</think", ">\n<", "search>x</search>", state=2)[1] == (
+        None,
+        ">\n<search>x</search>",
+    )
+
+
+def test_a_control_token_in_the_state_is_encoded_as_text():
+    parts, texts = split_pieces("<think>", "a", "<|im_start|>", "</think>", "<search>x</search>")
+    assert texts == ("<think>a<|im_start|></think>", "<search>x</search>")
+    assert 0 not in parts.internal_state.token_ids
+    assert 0 in parts.reply.token_ids
+
+
+_STATES = st.text(st.sampled_from("aé漢😀 \n.[1]<>"), min_size=1, max_size=40)
+
+
+@settings(max_examples=300, deadline=None)
+@given(_STATES, st.sampled_from(["", " ", "\n\n"]), st.sampled_from([BYTES, WIDE]))
+def test_the_parts_of_any_well_formed_reply_make_it_up(inner, blanks, renderer):
+    parts = split(f"<think>.{inner}</think>{blanks}<search>é</search>{blanks}", renderer=renderer)
+    assert parts.internal_state.token_ids + parts.action_segment.token_ids == parts.reply.token_ids
+    assert parts.faults == ()
+
+
+def test_an_action_in_a_state_that_does_not_end_still_counts():
+    parts = split("<think>so <search>x</search>")
+    assert (parts.action, parts.action_segment.text) == (
+        Action(name="search", argument="x"),
+        " <search>x</search>",
+    )
+
+
+def test_an_observation_is_cut_at_a_whole_character():
+    segment = observation_segment(BYTES, "漢" * 9, turn=1, max_tokens=29 + 7)
+    assert segment.text == "\n<information>漢漢</information>\n"
+    assert segment.token_ids == BYTES.encode(segment.text)

@@ -66,7 +66,7 @@ def complete(engine: LocalEngine, *requests: Request) -> list[Completion]:
 
 
 HEAD = "A long head that all of the prompts share. "
-PROMPTS = [HEAD + "x" * (5 * i) for i in range(9)] + ["alone", "alone and longer"]
+PROMPTS = [HEAD + "x" * (5 * i) for i in range(9)] + ["alone", "alone, and longer " * 23]
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-_ESCAPE, _END = "\ue000", "\ue001"
-"""`\\ue000 7 \\ue001` stands for control token 7 as text, in Unicode's private use area."""
+_PRIVATE_USE = range(0xE000, 0xF900)
+"""Code points without a meaning, out of which one is chosen to mark a place."""
 
 _OWN_TAGS = frozenset(tag(name) for tag in (open_tag, close_tag) for name in RESERVED_TAGS)
 _OPENED_STATE = re.compile(rf"{open_tag(STATE_TAG)}\s*(?:{close_tag(STATE_TAG)}\s*)?\Z")
@@ -48,8 +48,6 @@ class HFRenderer:
             raise MissingExtraError("transformers", extra="local") from error
         if not path.exists():
             raise ModelError(f"tokenizer {path}: no such file or folder")
-        if not path.exists():
-            raise ModelError(f"tokenizer {path}: no such file or folder")
         try:
             if path.suffix == ".gguf":
                 path = _unpacked(path)
@@ -70,9 +68,10 @@ class HFRenderer:
         """
         ends = [self._tokenizer.eos_token] if self._tokenizer.eos_token else []
         if self._tokenizer.chat_template is not None:
-            chat = [Message(role="user", content="q"), Message(role="assistant", content=_END)]
-            after = self._template(chat, [m.content for m in chat], reply=False).rpartition(_END)
-            ends += self._control.findall(after[2])[:1] if after[1] else []
+            mark = chr(_PRIVATE_USE[0])
+            chat = [Message(role="user", content="q"), Message(role="assistant", content=mark)]
+            _, found, after = self._template(chat, ["q", mark], reply=False).rpartition(mark)
+            ends += self._control.findall(after)[:1] if found else []
         ids = self._tokenizer.convert_tokens_to_ids([str(token) for token in ends])
         assert isinstance(ids, list)
         return tuple(dict.fromkeys(ids))
@@ -82,19 +81,20 @@ class HFRenderer:
 
         A `<think>` that a template opens for the model is taken back: the model writes its own.
         """
-        escapes = [*self._control_tokens, _ESCAPE]
-        numbers = {token: number for number, token in enumerate(escapes)}
-        pattern = re.compile(f"{self._control.pattern}|{_ESCAPE}")
-        contents = [
-            pattern.sub(lambda found: f"{_ESCAPE}{numbers[found[0]]}{_END}", message.content)
-            for message in messages
-        ]
+        said = "".join(message.content for message in messages)
+        mark = next(char for char in map(chr, _PRIVATE_USE) if char not in said)
+        forged: list[str] = []
+
+        def set_aside(found: re.Match[str]) -> str:
+            forged.append(found[0])
+            return f"{mark}{len(forged) - 1}{mark}"
+
+        contents = [self._control.sub(set_aside, message.content) for message in messages]
         rendered = self._template(messages, contents, reply=True)
         ids: list[int] = []
-        # Odd parts are what the contents said of control tokens.
-        for index, part in enumerate(re.split(f"{_ESCAPE}(\\d+){_END}", rendered)):
+        for index, part in enumerate(re.split(f"{mark}(\\d+){mark}", rendered)):
             if index % 2:
-                ids.extend(self.encode(escapes[int(part)]))
+                ids.extend(self.encode(forged[int(part)]))
             else:
                 ids.extend(self._tokenizer(part, add_special_tokens=False).input_ids)
         return tuple(ids)
@@ -150,6 +150,11 @@ class HFRenderer:
         plain.add_special_tokens(
             [AddedToken(token, normalized=False) for token in self._control_tokens]
         )
+        added = self._tokenizer.added_tokens_decoder.values()
+        own = [t.content for t in added if t.special and t.content in _OWN_TAGS]
+        if own:
+            plain.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in own])
+            plain = copy.deepcopy(plain)  # only a copy takes note that they are not special now
         plain.encode_special_tokens = True
         plain.no_truncation()
         plain.no_padding()

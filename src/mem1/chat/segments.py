@@ -6,8 +6,11 @@ our own text -> text_segment
 a context    -> context_messages    -> messages, for servers that only chat
 """
 
+import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from mem1.chat.base import Renderer
@@ -81,9 +84,9 @@ def split_reply(
     """Take a completion apart without tokenising it anew.
 
     The ids are kept as they were sampled. Only if what stands inside the tags of a part forges
-    another tag (a model that copied a forged page) is that part neutralised and encoded anew; the
-    trained tokens, in the completion, are untouched by that. A token that straddles two parts goes
-    to the earlier one.
+    another tag or holds a control token (a model that copied a forged page) is that part
+    neutralised and encoded anew; the trained tokens, in the completion, are untouched by that.
+    No token is torn: one that straddles two parts goes to the earlier of those that are kept.
 
     Blank tokens between the parts stay with them: of a well-formed reply, state ids + action ids
     are exactly the reply's ids, so that turn 2's context continues turn 1's sequence.
@@ -91,27 +94,31 @@ def split_reply(
     text, ids = completion.text, completion.token_ids
     parsed = parse_reply(text, actions=actions)
     faults = list(parsed.faults)
-    end = _tokens_until(renderer, ids, num_chars=len(text))
+    measure = _Measure(renderer, ids)
+    end = measure.until(len(text))
     reply = Segment(
         kind=SegmentKind.REPLY, turn=turn, token_ids=ids[:end], text=renderer.decode(ids[:end])
     )
 
-    def piece(span: tuple[int, int], kind: SegmentKind) -> Segment:
-        safe = _neutralised(text[slice(*span)], tags=actions)
-        if safe != text[slice(*span)]:
-            return text_segment(renderer, safe, kind=kind, turn=turn)
-        first, last = (_tokens_until(renderer, ids, num_chars=n) for n in _widened(text, span))
-        kept = ids[first:last]
-        return Segment(kind=kind, turn=turn, token_ids=kept, text=renderer.decode(kept))
+    def piece(span: tuple[int, int], kind: SegmentKind, *, after: int) -> tuple[Segment, int]:
+        start, stop = _widened(text, span)
+        first = max(after, measure.before(start))
+        last = measure.until(stop)
+        own = text[slice(*span)]
+        safe = _neutralised(own, tags=actions)
+        if safe != own or _holds_control_token(renderer, ids[first:last], own):
+            return text_segment(renderer, safe, kind=kind, turn=turn), last
+        decoded = renderer.decode(ids[first:last])
+        return Segment(kind=kind, turn=turn, token_ids=ids[first:last], text=decoded), last
 
-    state, action_segment, action = None, None, parsed.action
+    state, action_segment, action, kept = None, None, parsed.action, 0
     if parsed.state_span:
-        state = piece(parsed.state_span, SegmentKind.INTERNAL_STATE)
+        state, kept = piece(parsed.state_span, SegmentKind.INTERNAL_STATE, after=0)
         if len(state.token_ids) > max_state_tokens:
-            state = None
+            state, kept = None, 0
             faults.append(Fault.STATE_OVERSIZE)
     if parsed.action_span:
-        action_segment = piece(parsed.action_span, SegmentKind.ACTION)
+        action_segment, _ = piece(parsed.action_span, SegmentKind.ACTION, after=kept)
         if len(action_segment.token_ids) > max_action_tokens:
             action_segment = action = None
             faults.append(Fault.ACTION_OVERSIZE)
@@ -124,10 +131,24 @@ def split_reply(
     )
 
 
+def _inside(part: str) -> tuple[int, int]:
+    """Where the text between a part's own tags starts and ends."""
+    return part.find(">") + 1, part.rfind("<")
+
+
 def _neutralised(part: str, *, tags: Sequence[str]) -> str:
     """A part with its own tags intact and what stands between them made harmless."""
-    start, end = part.find(">") + 1, part.rfind("<")
+    start, end = _inside(part)
     return part[:start] + neutralise(part[start:end], tags=tags) + part[end:]
+
+
+def _holds_control_token(renderer: Renderer, token_ids: Sequence[int], part: str) -> bool:
+    """Whether a token stands for something in brackets that no text encodes to."""
+    shaped = set(re.findall(r"<[^<>\s]+>|\[[^\[\]\s]+\]", part[slice(*_inside(part))]))
+    texts = {token: renderer.decode([token]) for token in set(token_ids)} if shaped else {}
+    return any(
+        text in shaped and token not in renderer.encode(text) for token, text in texts.items()
+    )
 
 
 def _widened(text: str, span: tuple[int, int]) -> tuple[int, int]:
@@ -136,16 +157,24 @@ def _widened(text: str, span: tuple[int, int]) -> tuple[int, int]:
     return start, len(text) if not text[stop:].strip() else stop
 
 
-def _tokens_until(renderer: Renderer, token_ids: Sequence[int], *, num_chars: int) -> int:
-    """The least number of tokens whose text has at least `num_chars` characters."""
-    low, high = 0, len(token_ids)
-    while low < high:
-        middle = (low + high) // 2
-        if len(renderer.decode(token_ids[:middle])) >= num_chars:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+class _Measure:
+    """Where the characters of sampled tokens are; decodes no prefix twice."""
+
+    def __init__(self, renderer: Renderer, token_ids: tuple[int, ...]) -> None:
+        self._num_tokens = len(token_ids)
+        self._chars = cache(lambda num_tokens: len(renderer.decode(token_ids[:num_tokens])))
+
+    def until(self, num_chars: int) -> int:
+        """The least number of tokens with all bytes of the first `num_chars` characters."""
+        low = bisect_left(range(self._num_tokens), num_chars, key=self._chars)
+        # Half a character counts as one: its other bytes may be in up to 3 more tokens.
+        more = range(min(low + 3, self._num_tokens), low, -1) if num_chars else ()
+        return next((longer for longer in more if self._chars(longer) <= num_chars), low)
+
+    def before(self, num_chars: int) -> int:
+        """The number of tokens before the one that holds the character at `num_chars`."""
+        until = self.until(num_chars)
+        return until - (self._chars(until) > num_chars)
 
 
 _ROLES: Mapping[SegmentKind, Literal["user", "assistant"]] = {

@@ -17,6 +17,9 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 KV = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values per layer, each of shape (1, num_kv_heads, num_tokens, head_dim)."""
 
+_SPARE_TOKENS = 256
+"""What a decoding row may grow before the buffers are laid out anew."""
+
 
 def kv_of(cache: Cache) -> KV:
     """What a cache of plain layers holds."""
@@ -129,15 +132,22 @@ class Slots(Cache):
         self._sizes = [size + 1 for size in self._sizes]
 
     def _reserve(self, width: int, *, like: KV) -> None:
-        """Have room for `width` tokens a row, and for half as many again."""
-        if self._buffers and self._buffers[0][0].shape[2] >= width:
+        """Have room for `width` tokens a row, and some more. Layer by layer: two copies of all
+        would be gigabytes."""
+        if not self._buffers:
+            self._buffers = [(self._empty(0, like=k), self._empty(0, like=v)) for k, v in like]
+        if self._buffers[0][0].shape[2] >= width:
             return
-        room = -(-width * 3 // 2 // 64) * 64
-        old, used = self._buffers, self.longest  # none at first
-        self._buffers = [(self._empty(room, like=k), self._empty(room, like=v)) for k, v in like]
-        for (keys, values), (old_keys, old_values) in zip(self._buffers, old, strict=False):
-            keys[:, :, :used] = old_keys[:, :, :used]
-            values[:, :, :used] = old_values[:, :, :used]
+        for layer, (keys, values) in enumerate(self._buffers):
+            self._buffers[layer] = (
+                self._grown(keys, room=width + _SPARE_TOKENS),
+                self._grown(values, room=width + _SPARE_TOKENS),
+            )
+
+    def _grown(self, buffer: torch.Tensor, *, room: int) -> torch.Tensor:
+        grown = self._empty(room, like=buffer)
+        grown[:, :, : self.longest] = buffer[:, :, : self.longest]
+        return grown
 
     def _empty(self, room: int, *, like: torch.Tensor) -> torch.Tensor:
         # Zeros, since what is masked still gets multiplied: by 0, which garbage may survive.
