@@ -21,7 +21,7 @@ class Objective:
 
     question: str
     answers: tuple[str, ...]
-    """Gold answers (aliases of one another); never empty."""
+    """Gold answers (aliases of one another); empty only for a question asked without any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,8 @@ class Completion:
     """Natural log-probability of each id under the full softmax at `temperature` (before top-p);
     None if the engine does not tell."""
     temperature: float
-    """Temperature of `logprobs`: that of sampling, or 1 for greedy sampling."""
+    """Temperature of `logprobs`: that of sampling; or 1, for greedy sampling and for servers that
+    tell log-probabilities from before the temperature."""
     text: str
     """The decoded ids, without a final end-of-sequence token."""
     finish_reason: Literal["stop", "length"]

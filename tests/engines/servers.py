@@ -116,11 +116,11 @@ def vllm(reply: str, *, end: tuple[int, ...] = (), **changes: object) -> Behavio
             return Answer(content={"data": [LISTED]})
         stops = [reply.find(stop) + len(stop) for stop in body.get("stop", ()) if stop in reply]
         ids = (*reply[: min(stops, default=len(reply))].encode(), *(() if stops else end))
-        ids = ids[: body["max_tokens"]]
+        whole, ids = len(ids), ids[: body["max_tokens"]]
         text = "".join(chr(i) for i in ids if i < 256)
         choice: dict[str, Any] = {
             "text": text,
-            "finish_reason": "length" if len(ids) == body["max_tokens"] else "stop",
+            "finish_reason": "length" if len(ids) < whole else "stop",
         }
         if body.get("return_token_ids"):
             tokens = [f"token_id:{i}" for i in ids]
