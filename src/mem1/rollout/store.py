@@ -8,28 +8,17 @@ from turn to turn. A line torn by a crash loses only itself; a second writer is 
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from mem1.errors import DataError, StoreError
-from mem1.types import (
-    FAILURES,
-    SCHEMA_VERSION,
-    Action,
-    Completion,
-    Fault,
-    Segment,
-    StopReason,
-    Task,
-    Trajectory,
-    Turn,
-)
+from mem1.types import FAILURES, SCHEMA_VERSION, Segment, Trajectory, Turn
 
 Key = tuple[str, int, str]
 """Task id, sample, context policy: what makes a trajectory one of its kind in a run."""
@@ -39,103 +28,38 @@ def key_of(trajectory: Trajectory) -> Key:
     return trajectory.task.id, trajectory.sample, trajectory.context_policy
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _StoredTurn:
-    context: tuple[int, ...]
-    """Indices into the trajectory's `segments`."""
-    completion: Completion
-    action: Action | None
-    faults: tuple[Fault, ...]
-    observation: str | None
-    engine_s: float
-    env_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _StoredTrajectory:
-    schema_version: int
-    task: Task
-    sample: int
-    context_policy: str
-    segments: tuple[Segment, ...]
-    turns: tuple[_StoredTurn, ...]
-    stop_reason: StopReason
-    answer: str | None
-    reward: float
-    reward_parts: Mapping[str, float]
-    bound: int | None
-    seconds: float
-    error: str | None
-
-
-_ADAPTER = TypeAdapter(_StoredTrajectory)
+_RECORD = TypeAdapter(dict[str, Any])
+_SEGMENTS = TypeAdapter(list[Segment])
+_TRAJECTORY = TypeAdapter(Trajectory)
 
 
 def dump_trajectory(trajectory: Trajectory) -> bytes:
     """One line of JSON, without its line end."""
     table: dict[Segment, int] = {}
-    turns = tuple(
-        _StoredTurn(
-            context=tuple(table.setdefault(segment, len(table)) for segment in turn.context),
-            completion=turn.completion,
-            action=turn.action,
-            faults=turn.faults,
-            observation=turn.observation,
-            engine_s=turn.engine_s,
-            env_s=turn.env_s,
-        )
+    turns = [
+        _fields(turn) | {"context": [table.setdefault(s, len(table)) for s in turn.context]}
         for turn in trajectory.turns
-    )
-    stored = _StoredTrajectory(
-        schema_version=SCHEMA_VERSION,
-        task=trajectory.task,
-        sample=trajectory.sample,
-        context_policy=trajectory.context_policy,
-        segments=tuple(table),
-        turns=turns,
-        stop_reason=trajectory.stop_reason,
-        answer=trajectory.answer,
-        reward=trajectory.reward,
-        reward_parts=trajectory.reward_parts,
-        bound=trajectory.bound,
-        seconds=trajectory.seconds,
-        error=trajectory.error,
-    )
-    return orjson.dumps(stored)
+    ]
+    record = {"schema_version": SCHEMA_VERSION, **_fields(trajectory), "turns": turns}
+    return orjson.dumps(record | {"segments": list(table)})
 
 
 def load_trajectory(line: bytes) -> Trajectory:
     """The inverse of `dump_trajectory`. Raises ValueError (and subclasses) if it's not one."""
-    stored = _ADAPTER.validate_json(line)
-    if stored.schema_version != SCHEMA_VERSION:
-        raise ValueError(
-            f"schema_version {stored.schema_version}, this mem1 reads {SCHEMA_VERSION}"
-        )
-    turns = tuple(
-        Turn(
-            context=tuple(stored.segments[index] for index in turn.context),
-            completion=turn.completion,
-            action=turn.action,
-            faults=turn.faults,
-            observation=turn.observation,
-            engine_s=turn.engine_s,
-            env_s=turn.env_s,
-        )
-        for turn in stored.turns
-    )
-    return Trajectory(
-        task=stored.task,
-        sample=stored.sample,
-        context_policy=stored.context_policy,
-        turns=turns,
-        stop_reason=stored.stop_reason,
-        answer=stored.answer,
-        reward=stored.reward,
-        reward_parts=stored.reward_parts,
-        bound=stored.bound,
-        seconds=stored.seconds,
-        error=stored.error,
-    )
+    record = _RECORD.validate_json(line)
+    version = record.pop("schema_version", None)
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"schema_version {version}, this mem1 reads {SCHEMA_VERSION}")
+    segments = _SEGMENTS.validate_python(record.pop("segments"))
+    turns: list[dict[str, Any]] = record["turns"]
+    for turn in turns:
+        indices: list[int] = turn["context"]
+        turn["context"] = tuple(segments[index] for index in indices)
+    return _TRAJECTORY.validate_python(record)
+
+
+def _fields(value: Trajectory | Turn) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def read_trajectories(path: Path) -> Iterator[Trajectory]:
@@ -149,7 +73,7 @@ def read_trajectories(path: Path) -> Iterator[Trajectory]:
         for number, line in enumerate(file, start=1):
             try:
                 yield load_trajectory(line)
-            except (ValidationError, ValueError) as error:
+            except (ValueError, LookupError, TypeError) as error:
                 if not line.endswith(b"\n"):
                     return
                 raise DataError(f"{path}:{number}: not a trajectory: {error}") from error
