@@ -120,6 +120,11 @@ def test_an_observation_cap_that_is_smaller_than_its_tags_is_refused():
         observation_segment(BYTES, "x", turn=1, max_tokens=20)
 
 
+def test_a_reply_over_both_caps_is_kept_only_up_to_them():
+    parts = split("x" * 700, state=500, action=100)
+    assert parts.reply.token_ids == BYTES.encode("x" * 600)
+
+
 def test_a_context_becomes_messages_by_who_said_it():
     def segment(kind: SegmentKind, text: str) -> Segment:
         return Segment(kind=kind, turn=1, token_ids=(), text=text)

@@ -1,70 +1,30 @@
 """Figures of trajectories: the arithmetic is visible, and every episode counts."""
 
+from typing import Any
+
+import made
 import numpy as np
 import pytest
+from made import task, turn
 
 from mem1.evals import aggregate, build_report, measure, read_report, write_report
 from mem1.evals.metrics import Estimate, estimates
-from mem1.types import (
-    Completion,
-    Objective,
-    Segment,
-    SegmentKind,
-    StopReason,
-    Task,
-    Trajectory,
-    Turn,
-)
-
-
-def segment(kind: SegmentKind, size: int) -> Segment:
-    return Segment(kind=kind, turn=0, token_ids=(1,) * size, text="x" * size)
-
-
-def turn(*, prompt: int, kept: int, reply: int, logprobs: bool = True) -> Turn:
-    context = (segment(SegmentKind.PROMPT, prompt), segment(SegmentKind.OBSERVATION, kept))
-    return Turn(
-        context=context,
-        completion=Completion(
-            token_ids=(1,) * reply,
-            logprobs=(-1.0,) * reply if logprobs else None,
-            temperature=1.0,
-            text="",
-            finish_reason="stop",
-        ),
-        action=None,
-        faults=(),
-        observation=None,
-        engine_s=0.0,
-        env_s=0.0,
-    )
+from mem1.types import StopReason, Trajectory, Turn
 
 
 def trajectory(
     *turns: Turn,
     id: str = "t",
     answer: str | None = None,
-    policy: str = "full",
     reason: StopReason | None = None,
-    bound: int | None = None,
+    **settings: Any,
 ) -> Trajectory:
-    objectives = tuple(Objective(question="q?", answers=(gold,)) for gold in ("oslo", "rome"))
-    ended = StopReason.MAX_TURNS if answer is None else StopReason.ANSWERED
-    return Trajectory(
-        task=Task(id=id, objectives=objectives),
-        sample=0,
-        context_policy=policy,
-        turns=turns,
-        stop_reason=reason or ended,
-        answer=answer,
-        reward=0.0,
-        reward_parts={},
-        bound=bound,
-        seconds=2.0,
-    )
+    """An episode of a task with two objectives, golds `oslo` and `rome`."""
+    asked = task("oslo", "rome", name=id)
+    return made.trajectory(asked, turns=turns, answer=answer, stop_reason=reason, **settings)
 
 
-TWO_TURNS = (turn(prompt=10, kept=0, reply=4), turn(prompt=10, kept=5, reply=3))
+TWO_TURNS = (turn(prompt=10, sampled=4), turn(prompt=10, kept=5, sampled=3))
 
 
 def test_figures_of_a_trajectory():
@@ -82,7 +42,7 @@ def test_figures_of_a_trajectory():
         "turns_per_objective": 1.0,
         "answer_rate": 1.0,
         "valid_turns": 1.0,
-        "seconds": 2.0,
+        "seconds": 2.5,
     }
 
 
@@ -122,7 +82,7 @@ def test_the_interval_covers_the_mean_about_as_often_as_it_says():
 
 
 def test_cells_are_ordered_by_objectives_and_say_bound_and_exactness():
-    inexact = turn(prompt=10, kept=0, reply=4, logprobs=False)
+    inexact = turn(prompt=10, sampled=4, exact=False)
     found = build_report(
         [
             trajectory(*TWO_TURNS, policy="internal_state", bound=20),

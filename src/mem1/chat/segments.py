@@ -95,7 +95,8 @@ def split_reply(
     parsed = parse_reply(text, actions=actions)
     faults = list(parsed.faults)
     measure = _Measure(renderer, ids)
-    end = measure.until(len(text))
+    # An engine that counts in another tokenizer may sample more than was asked for.
+    end = min(measure.until(len(text)), max_state_tokens + max_action_tokens)
     reply = Segment(
         kind=SegmentKind.REPLY, turn=turn, token_ids=ids[:end], text=renderer.decode(ids[:end])
     )
