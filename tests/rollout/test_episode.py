@@ -140,6 +140,13 @@ def test_caps_over_the_window_are_refused_before_the_first_call():
     assert engine.requests == []
 
 
+def test_what_fills_its_caps_fills_them_to_the_token():
+    full = state("n" * 105) + f"<search>{'q' * 43}</search>"  # 120 and 60 tokens
+    played = play(scripted(full, full), world=env(reply=lambda _: "z" * 1000), max_turns=2)
+    caps = BUDGET.internal_state + BUDGET.action + BUDGET.observation
+    assert len(played.turns[1].prompt_ids) == len(HEAD) + caps
+
+
 @pytest.mark.parametrize("context", [None, Window(k=3)])
 def test_no_context_exceeds_the_bound_in_500_turns_whatever_comes(context):
     rng = random.Random(0)
