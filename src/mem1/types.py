@@ -75,6 +75,8 @@ class Segment:
     """The turn it comes from, counted from 1; 0 for the prompt."""
     token_ids: tuple[int, ...]
     text: str
+    start: int | None = None
+    """Where its ids begin in the sampled reply they are a slice of; None if they were encoded."""
 
 
 Context = tuple[Segment, ...]
@@ -196,6 +198,11 @@ FAILURES = frozenset({StopReason.ENGINE_ERROR, StopReason.TOOL_ERROR, StopReason
 """Outcomes that say nothing about the agent: counted, and owed again by the next run."""
 
 
+SamplingMode = Literal["reencode", "carry"]
+"""How a context reaches the model at each turn: encoded anew, as any server does; or each token
+once, with the keys and values of what is dropped really evicted (local engine only)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
     """The record of one episode."""
@@ -214,6 +221,7 @@ class Trajectory:
     bound: int | None
     """Certified largest context + reply, in tokens; None if the policy has none."""
     seconds: float
+    mode: SamplingMode = "reencode"
     error: str | None = None
     """What failed, if `stop_reason` is a failure. For people, never shown to a model."""
 

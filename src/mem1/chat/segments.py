@@ -97,9 +97,15 @@ def split_reply(
     measure = _Measure(renderer, ids)
     # An engine that counts in another tokenizer may sample more than was asked for.
     end = min(measure.until(len(text)), max_state_tokens + max_action_tokens)
-    reply = Segment(
-        kind=SegmentKind.REPLY, turn=turn, token_ids=ids[:end], text=renderer.decode(ids[:end])
-    )
+
+    def sampled(kind: SegmentKind, first: int, last: int) -> Segment:
+        return Segment(
+            kind=kind,
+            turn=turn,
+            token_ids=ids[first:last],
+            text=renderer.decode(ids[first:last]),
+            start=first,
+        )
 
     def piece(span: tuple[int, int], kind: SegmentKind, *, after: int) -> tuple[Segment, int]:
         start, stop = _widened(text, span)
@@ -109,8 +115,7 @@ def split_reply(
         safe = _neutralised(own, tags=actions)
         if safe != own or _holds_control_token(renderer, ids[first:last], own):
             return text_segment(renderer, safe, kind=kind, turn=turn), last
-        decoded = renderer.decode(ids[first:last])
-        return Segment(kind=kind, turn=turn, token_ids=ids[first:last], text=decoded), last
+        return sampled(kind, first, last), last
 
     state, action_segment, action, kept = None, None, parsed.action, 0
     if parsed.state_span:
@@ -124,7 +129,7 @@ def split_reply(
             action_segment = action = None
             faults.append(Fault.ACTION_OVERSIZE)
     return ReplyParts(
-        reply=reply,
+        reply=sampled(SegmentKind.REPLY, 0, end),
         internal_state=state,
         action_segment=action_segment,
         action=action,
