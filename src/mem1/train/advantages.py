@@ -1,8 +1,8 @@
 """REWARDS -> ADVANTAGES: how much better than expected each sampled token was. numpy, float64.
 
-    rewards of trajectories -> grpo | rloo                           -> one for each trajectory
-    rewards of trajectories -> token_rewards -> gae | reinforce_plus_plus -> one for each token
-    a mini-batch's tokens   -> token_weights -> how much each one's loss counts
+    rewards -> grpo | rloo -> one advantage for each trajectory
+    rewards -> token_rewards -> gae | reinforce_plus_plus -> one advantage for each token
+    tokens of a mini-batch -> token_weights -> how much the loss of each counts
 
 Arrays of shape (T,) are in the order of `mem1.packing.SampledTokens`, and `trajectory_T` is its
 `trajectory`. It holds sampled tokens only: what follows the last token of a turn is the first of
