@@ -65,7 +65,7 @@ def complete(engine: LocalEngine, *requests: Request) -> list[Completion]:
     return asyncio.run(run())
 
 
-HEAD = "A long head that all of the prompts share. "
+HEAD = "A long head that most of the prompts share, as an agent's task prompt would be. "
 PROMPTS = [HEAD + "x" * (5 * i) for i in range(9)] + ["alone", "alone, and longer " * 23]
 
 
@@ -94,6 +94,24 @@ def test_greedy_tokens_are_those_of_generate():
         )
         assert tuple(whole[0, ids.shape[1] :].tolist()) == got.token_ids
         assert got.temperature == 1.0
+
+
+def test_what_all_rows_begin_with_is_held_once():
+    model = tiny()
+    engine = LocalEngine(model, codec=ByteRenderer(), max_batch=3)
+    sizes: list[tuple[int, list[int]]] = []
+    forward = engine._forward
+
+    def watched():
+        logits = forward()
+        sizes.append((len(engine._slots._head_ids), [row.size for row in engine._slots._rows]))
+        return logits
+
+    engine._forward = watched
+    complete(engine, *(request(HEAD + end, max_tokens=4) for end in ("a", "bc", "def")))
+    # The first sequence computes the head, the others find it known and share it from then on.
+    head = len(HEAD)
+    assert sizes[:3] == [(0, [head + 1]), (head, [2, 2, 3]), (head, [3, 3, 4])]
 
 
 @pytest.mark.parametrize("max_batch", [1, 3])

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from mem1.engines.kv import Slots
+    from mem1.engines.slots import Slots
+
+
+_WORTH_WAITING = 16
+"""Tokens that are worth waiting a step for, if another sequence computes them in this one."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -40,6 +44,8 @@ class _Sequence:
     text: str | None = None
     """Set when it's finished."""
     finish_reason: str = "length"
+    new_ids: tuple[int, ...] = ()
+    """What the next forward pass takes of it."""
     cache: Any = None
     """Keys and values of its own, for models that can't be batched."""
 
@@ -59,7 +65,8 @@ class LocalEngine:
         """Args: `eos_ids`, ids that end a reply besides those of the model's generation config;
         `max_batch`, most sequences decoded at once; `prefix_cache_tokens`, how many tokens' keys
         and values are kept for reuse (0: none)."""
-        from mem1.engines.kv import DynamicCache, PrefixStore, is_plain
+        from mem1.engines.kv import PrefixStore
+        from mem1.engines.slots import can_batch
 
         if "past_key_values" not in inspect.signature(model.forward).parameters:
             raise ModelError(
@@ -70,7 +77,7 @@ class LocalEngine:
         self._codec = codec
         self._max_batch = max_batch
         self._eos_ids = frozenset([*eos_ids, *_listed(model.generation_config.eos_token_id)])
-        self._batched = is_plain(DynamicCache(config=model.config))
+        self._batched = can_batch(model)
         self._slots = self._new_slots()
         self._prefixes = PrefixStore(max_tokens=prefix_cache_tokens if self._batched else 0)
         self._open: set[_Sequence] = set()
@@ -184,7 +191,7 @@ class LocalEngine:
                 sequence.future.set_exception(EngineError(f"local engine: {reason}"))
 
     def _new_slots(self) -> "Slots":
-        from mem1.engines.kv import Slots
+        from mem1.engines.slots import Slots
 
         return Slots(self._text_config.num_hidden_layers, max_rows=self._max_batch)
 
@@ -204,63 +211,79 @@ class LocalEngine:
         for row in reversed(range(len(self._rows))):
             if self._rows[row].future.done():
                 self._leave(row)
-        while self._waiting and len(self._rows) < self._max_batch:
-            sequence = self._waiting.popleft()
-            if not sequence.future.done():
-                self._join(sequence)
-        finished = self._take_finished()
-        if self._rows:
-            self._sample(self._decode(), self._rows)
-            finished += self._take_finished()
-        return finished
+        self._admit()
+        if not self._rows:
+            return []
+        logits = self._forward() if self._batched else self._forward_apart()
+        self._sample(logits, self._rows)
+        return self._take_finished()
 
-    def _join(self, sequence: _Sequence) -> None:
-        """Compute a prompt, as far as no earlier sequence did, and sample the first token."""
+    def _admit(self) -> None:
+        """Let in who waits, but of those that share more than is known only one per step: the
+        others then find it known."""
+        joined: list[_Sequence] = []
+        for sequence in list(self._waiting):
+            if len(self._rows) == self._max_batch:
+                return
+            if sequence.future.done():
+                self._waiting.remove(sequence)
+                continue
+            known = self._prefixes.longest(sequence.request.prompt_ids) if self._batched else None
+            num_known = known[0][0].shape[2] if known else 0
+            ids = sequence.request.prompt_ids
+            if any(self._shares(ids, other, more_than=num_known) for other in joined):
+                continue
+            self._waiting.remove(sequence)
+            sequence.new_ids = ids[num_known:]
+            joined.append(sequence)
+            self._rows.append(sequence)
+            if self._batched:
+                self._slots.join(ids, known)
+
+    def _shares(self, ids: Sequence[int], other: _Sequence, *, more_than: int) -> bool:
+        end = more_than + _WORTH_WAITING
+        return len(ids) > end and ids[:end] == other.request.prompt_ids[:end]
+
+    def _forward(self) -> "torch.Tensor":
+        """One pass over what is new of every row. Gives logits, shape (rows, vocab)."""
         import torch
 
-        from mem1.engines.kv import DynamicCache, cache_of, kv_of
+        from mem1.engines.slots import attending_over
 
-        ids = sequence.request.prompt_ids
-        known = self._prefixes.longest(ids)
-        cache = cache_of(known) if known else DynamicCache(config=self._model.config)
-        start = known[0][0].shape[2] if known else 0
-        output = self._model(
-            input_ids=torch.tensor([ids[start:]], device=self._model.device),
-            position_ids=torch.arange(start, len(ids), device=self._model.device)[None],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        self._sample(output.logits[:, -1], [sequence])
-        if self._batched:
-            kv = kv_of(cache)
-            self._prefixes.add(ids, kv)
-            self._slots.join(kv)
-        else:
-            sequence.cache = cache
-        self._rows.append(sequence)
+        device = self._model.device
+        new = [row.new_ids for row in self._rows]
+        positions = self._slots.begin([len(ids) for ids in new], device=device)
+        ends = torch.tensor([len(ids) for ids in new], device=device).cumsum(0) - 1
+        with attending_over(self._slots, self._model) as told:
+            output = self._model(
+                input_ids=torch.tensor([[token for ids in new for token in ids]], device=device),
+                position_ids=positions,
+                logits_to_keep=ends,
+                **told,
+            )
+        self._slots.end()
+        for number, row in enumerate(self._rows):
+            if not row.token_ids and len(row.new_ids) >= _WORTH_WAITING:
+                self._prefixes.add(row.request.prompt_ids, self._slots.kv(number))
+        self._slots.share_head([(*row.request.prompt_ids, *row.token_ids) for row in self._rows])
+        return output.logits[0]
 
-    def _decode(self) -> "torch.Tensor":
-        """One forward pass over the last token of every row. Gives logits, shape (rows, vocab)."""
+    def _forward_apart(self) -> "torch.Tensor":
+        """The same for models whose rows can't share a pass."""
         import torch
+        from transformers import DynamicCache
 
-        last = torch.tensor([[row.token_ids[-1]] for row in self._rows], device=self._model.device)
-        if not self._batched:
-            outputs = [
-                self._model(input_ids=token[None], past_key_values=row.cache, use_cache=True)
-                for token, row in zip(last, self._rows, strict=True)
-            ]
-            return torch.cat([output.logits[:, -1] for output in outputs])
-        attention_mask, positions = self._slots.step()
-        output = self._model(
-            input_ids=last,
-            attention_mask=attention_mask,
-            position_ids=positions,
-            past_key_values=self._slots,
-            use_cache=True,
-        )
-        self._slots.advance()
-        return output.logits[:, -1]
+        logits: list[torch.Tensor] = []
+        for row in self._rows:
+            row.cache = row.cache or DynamicCache(config=self._model.config)
+            output = self._model(
+                input_ids=torch.tensor([row.new_ids], device=self._model.device),
+                past_key_values=row.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            logits.append(output.logits[:, -1])
+        return torch.cat(logits)
 
     def _sample(self, logits: "torch.Tensor", sequences: Sequence[_Sequence]) -> None:
         """Append one token to each sequence. Log-probabilities are of the full softmax, fp32."""
@@ -278,6 +301,7 @@ class LocalEngine:
             sequences, tokens.tolist(), chosen.tolist(), strict=True
         ):
             sequence.token_ids.append(token)
+            sequence.new_ids = (token,)
             sequence.logprobs.append(logprob)
             self._check_end(sequence)
 
@@ -310,9 +334,11 @@ class LocalEngine:
         self._rows[row] = self._rows[-1]
         self._rows.pop()
         if self._batched:
-            kv = self._slots.leave(row)
             # The last sampled token was never fed to the model.
-            self._prefixes.add((*sequence.request.prompt_ids, *sequence.token_ids[:-1]), kv)
+            ids = (*sequence.request.prompt_ids, *sequence.token_ids[:-1])
+            if sequence.token_ids:
+                self._prefixes.add(ids, self._slots.kv(row))
+            self._slots.leave(row)
 
 
 def _draw(logprobs: "torch.Tensor", *, top_p: float, at: float) -> "torch.Tensor":

@@ -1,0 +1,329 @@
+"""The decoding batch of the local engine, in torch.
+
+    a sequence -> Slots.join -> a row -> Slots.begin, one forward pass, Slots.end -> Slots.leave
+
+A forward pass takes the new tokens of all rows as one flat sequence: one token of each row that
+decodes, and all that is new of each row that has just joined. What all rows have in common at their
+beginning, the head, is held and read once for all of them. Nothing is padded, shifted or copied per
+step.
+
+Imported by `mem1.engines.local` alone, once torch is known to be there.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from mem1.engines.kv import KV, common_prefix
+
+_ATTENTION = "mem1_slots"
+_SPARE_TOKENS = 256
+"""What a row may grow before the buffers are laid out anew."""
+_LEAST_HEAD_TOKENS = 64
+
+
+def can_batch(model: PreTrainedModel) -> bool:
+    """Whether the model's attention can run over `Slots`: all layers keep all keys and values, and
+    it attends through transformers' interface, with nothing added to the scores."""
+    config = model.config.get_text_config(decoder=True)
+    plain = all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+    soft_cap = getattr(config, "attn_logit_softcapping", None) is not None
+    return plain and model._supports_attention_backend and not soft_cap
+
+
+@contextmanager
+def attending_over(slots: "Slots", model: PreTrainedModel) -> Iterator[dict[str, Any]]:
+    """Within the block the model attends over `slots`. Gives what its forward pass must be told."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(_ATTENTION)
+    try:
+        yield {"past_key_values": slots, "slots": slots, "use_cache": True}
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    slots: "Slots",
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """What transformers calls; keys and values are in the slots already."""
+    return slots.attend(module.layer_idx, query, scale=scaling).transpose(1, 2), None
+
+
+AttentionInterface.register(_ATTENTION, _attention)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Row:
+    size: int = 0
+    """Tokens in the row's own buffer."""
+    num_new: int = 0
+    """Tokens of the forward pass that is under way."""
+    on_head: bool
+    """Whether the head comes before them."""
+
+
+class _SlotLayer(DynamicLayer):
+    """One layer of `Slots`, as a transformers model sees it."""
+
+    def __init__(self, slots: "Slots", index: int) -> None:
+        super().__init__()
+        self._slots = slots
+        self._index = index
+        self.is_initialized = True
+
+    def get_seq_length(self) -> int:
+        return 0
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self._slots.write(self._index, key_states, value_states)
+        return key_states, value_states
+
+
+class Slots(Cache):
+    """The rows of the batch, each of its own length; joining and leaving touch one row."""
+
+    def __init__(self, num_layers: int, *, max_rows: int) -> None:
+        super().__init__(layers=[_SlotLayer(self, index) for index in range(num_layers)])
+        self._num_layers = num_layers
+        self._max_rows = max_rows
+        self._rows: list[_Row] = []
+        self._buffers: KV = []
+        """As KV, for all rows at once: each of shape (max_rows, num_kv_heads, room, head_dim)."""
+        self._head: KV = []
+        self._head_ids: tuple[int, ...] = ()
+
+    @property
+    def count(self) -> int:
+        return len(self._rows)
+
+    def join(self, token_ids: Sequence[int], kv: KV | None) -> None:
+        """Add a sequence as the last row. Args: `kv`, of its first tokens, if they are known."""
+        known = kv[0][0].shape[2] if kv else 0
+        on_head = self._starts_with_head(token_ids, known=known)
+        start = len(self._head_ids) if on_head else 0
+        row = _Row(size=known - start, on_head=on_head)
+        self._rows.append(row)
+        for layer, parts in enumerate(kv or []):
+            self._reserve(layer, row.size, like=parts)
+            for buffer, part in zip(self._buffers[layer], parts, strict=True):
+                buffer[self.count - 1, :, : row.size] = part[0, :, start:]
+
+    def _starts_with_head(self, token_ids: Sequence[int], *, known: int) -> bool:
+        size = len(self._head_ids)
+        return 0 < size <= known and tuple(token_ids[:size]) == self._head_ids
+
+    def leave(self, row: int) -> None:
+        """Take a row out; the last row moves to its place."""
+        last = self._rows.pop()
+        if row == self.count:
+            return
+        self._rows[row] = last
+        for buffer in chain.from_iterable(self._buffers):
+            buffer[row, :, : last.size] = buffer[self.count, :, : last.size]
+
+    def kv(self, row: int) -> KV:
+        """A copy of what a row holds, from its first token on."""
+        size, on_head = self._rows[row].size, self._rows[row].on_head
+        own = [
+            (keys[row : row + 1, :, :size], values[row : row + 1, :, :size])
+            for keys, values in self._buffers
+        ]
+        if not on_head:
+            return [(keys.clone(), values.clone()) for keys, values in own]
+        return [_cat(*pair) for pair in zip(self._head, own, strict=True)]
+
+    def share_head(self, sequences: Sequence[Sequence[int]]) -> None:
+        """Hold once what all rows have in common, if no head is in use and it's worth it.
+
+        Args: `sequences`, the token ids of each row's keys and values.
+        """
+        if any(row.on_head for row in self._rows):
+            return
+        self._head, self._head_ids = [], ()
+        if self.count < 2:
+            return
+        first = np.asarray(sequences[0])
+        size = min(common_prefix(first, np.asarray(other)) for other in sequences)
+        if size < _LEAST_HEAD_TOKENS:
+            return
+        self._head_ids = tuple(sequences[0][:size])
+        self._head = [
+            (keys[:1, :, :size].clone(), values[:1, :, :size].clone())
+            for keys, values in self._buffers
+        ]
+        for number, row in enumerate(self._rows):
+            row.size, row.on_head = row.size - size, True
+            for buffer in chain.from_iterable(self._buffers):
+                buffer[number, :, : row.size] = buffer[number, :, size : size + row.size].clone()
+
+    def begin(self, num_new: Sequence[int], *, device: torch.device) -> torch.Tensor:
+        """Get ready for a forward pass over so many new tokens of each row. Gives their positions,
+        shape (1, num_new)."""
+        for row, count in zip(self._rows, num_new, strict=True):
+            row.num_new = count
+        self._width = max(row.size + row.num_new for row in self._rows)
+        places = [
+            (number, row.size + new)
+            for number, row in enumerate(self._rows)
+            for new in range(row.num_new)
+        ]
+        self._at = torch.tensor(places, device=device).T
+        self._decoding = next(
+            (n for n, row in enumerate(self._rows) if row.num_new != 1), self.count
+        )
+        widths = torch.tensor([row.size for row in self._rows[: self._decoding]], device=device)
+        columns = torch.arange(int(widths.max()) + 1 if len(widths) else 0, device=device)
+        unseen = (columns[None] > widths[:, None])[:, None, None]
+        self._bias = torch.zeros(unseen.shape, device=device).masked_fill_(unseen, -torch.inf)
+        positions = [
+            column + len(self._head_ids) * self._rows[number].on_head for number, column in places
+        ]
+        return torch.tensor([positions], device=device)
+
+    def end(self) -> None:
+        """The forward pass is over."""
+        for row in self._rows:
+            row.size, row.num_new = row.size + row.num_new, 0
+
+    def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Put every new token behind the last one of its row."""
+        self._reserve(layer, self._width, like=(keys, values))
+        rows, columns = self._at
+        all_keys, all_values = self._buffers[layer]
+        all_keys[rows, :, columns] = keys[0].transpose(0, 1)
+        all_values[rows, :, columns] = values[0].transpose(0, 1)
+
+    def attend(self, layer: int, query: torch.Tensor, *, scale: float | None) -> torch.Tensor:
+        """Attention of all new tokens: query and result of shape (1, num_heads, num_new, dim)."""
+        parts = [self._attend_decoding(layer, query[:, :, : self._decoding], scale=scale)]
+        ends = list(accumulate(row.num_new for row in self._rows))
+        for number in range(self._decoding, self.count):
+            end = ends[number]
+            own = query[:, :, end - self._rows[number].num_new : end]
+            parts.append(self._attend_joining(layer, number, own, scale=scale))
+        return torch.cat(parts, dim=2)
+
+    def _attend_joining(
+        self, layer: int, number: int, query: torch.Tensor, *, scale: float | None
+    ) -> torch.Tensor:
+        row = self._rows[number]
+        size = row.size + row.num_new
+        own = tuple(buffer[number : number + 1, :, :size] for buffer in self._buffers[layer])
+        keys, values = _cat(self._head[layer], own) if row.on_head else own
+        groups = query.shape[1] // keys.shape[1]
+        past = keys.shape[2] - row.num_new
+        sees = torch.ones(row.num_new, keys.shape[2], dtype=torch.bool, device=query.device)
+        return scaled_dot_product_attention(
+            query,
+            keys.repeat_interleave(groups, 1),
+            values.repeat_interleave(groups, 1),
+            attn_mask=sees.tril(past) if past else None,
+            is_causal=not past,
+            scale=scale,
+        )
+
+    def _attend_decoding(
+        self, layer: int, query: torch.Tensor, *, scale: float | None
+    ) -> torch.Tensor:
+        """One new token a row: the heads that share keys are the queries of these keys."""
+        count = self._decoding
+        if not count:
+            return query
+        width = self._bias.shape[3]
+        keys, values = (buffer[:count, :, :width] for buffer in self._buffers[layer])
+        num_heads, dim = query.shape[1], query.shape[3]
+        # (1, num_heads, count, dim) -> (count, num_kv_heads, groups, dim)
+        grouped = query[0].transpose(0, 1).reshape(count, keys.shape[1], -1, dim)
+        out, lse = _attend_part(grouped, keys, values, bias=self._bias, scale=scale)
+        if self._head and any(row.on_head for row in self._rows[:count]):
+            out = self._with_head(layer, grouped, out, lse, scale=scale)
+        return out.reshape(count, num_heads, dim).transpose(0, 1)[None].to(query.dtype)
+
+    def _with_head(
+        self,
+        layer: int,
+        grouped: torch.Tensor,
+        out: torch.Tensor,
+        lse: torch.Tensor,
+        *,
+        scale: float | None,
+    ) -> torch.Tensor:
+        """Add what the rows see of the head: its keys are read once for all rows."""
+        count, num_kv_heads, groups, dim = grouped.shape
+        flat = grouped.transpose(0, 1).reshape(1, num_kv_heads, count * groups, dim)
+        more, more_lse = _attend_part(flat, *self._head[layer], bias=None, scale=scale)
+        more = more.reshape(num_kv_heads, count, groups, dim).transpose(0, 1)
+        more_lse = more_lse.reshape(num_kv_heads, count, groups).transpose(0, 1)
+        on_head = torch.tensor([row.on_head for row in self._rows[:count]], device=out.device)
+        # The log-sum-exp of both parts says how the softmax over all keys weighs them.
+        share = torch.sigmoid(more_lse - lse) * on_head[:, None, None]
+        return out + (more - out) * share[..., None]
+
+    def _reserve(self, layer: int, width: int, *, like: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Have room for `width` tokens a row in this layer, and some more if it's to grow."""
+        if layer == len(self._buffers):
+            self._buffers.append((self._empty(0, like=like[0]), self._empty(0, like=like[1])))
+        keys, values = self._buffers[layer]
+        if keys.shape[2] < width:
+            room = width + _SPARE_TOKENS
+            self._buffers[layer] = (self._grown(keys, room=room), self._grown(values, room=room))
+
+    def _grown(self, buffer: torch.Tensor, *, room: int) -> torch.Tensor:
+        grown = self._empty(room, like=buffer)
+        grown[:, :, : buffer.shape[2]] = buffer
+        return grown
+
+    def _empty(self, room: int, *, like: torch.Tensor) -> torch.Tensor:
+        # Zeros, since what is masked still gets multiplied: by 0, which garbage may survive.
+        return like.new_zeros((self._max_rows, like.shape[1], room, like.shape[3]))
+
+
+def _attend_part(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    *,
+    bias: torch.Tensor | None,
+    scale: float | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention over a part of the keys, and the log-sum-exp of its scores, both in float32.
+
+    Shapes: query (rows, heads, queries, dim), keys (rows, heads, num_keys, dim); gives out as
+    query, lse (rows, heads, queries).
+    """
+    if query.device.type == "cpu":
+        bias = None if bias is None else bias.to(query.dtype)
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, keys, values, 0.0, False, attn_mask=bias, scale=scale
+        )
+        return out.float(), lse.float()
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = (query @ keys.transpose(-1, -2)).float() * scale
+    scores = scores if bias is None else scores + bias
+    lse = scores.logsumexp(-1)
+    return ((scores - lse[..., None]).exp().to(values.dtype) @ values).float(), lse
+
+
+def _cat(
+    before: tuple[torch.Tensor, torch.Tensor], after: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    keys, values = (torch.cat(pair, dim=2) for pair in zip(before, after, strict=True))
+    return keys, values
