@@ -103,28 +103,7 @@ class LocalEngine:
         computes in it, else float32; `settings`, as for the class.
         Raises: ModelError if there's no model.
         """
-        try:
-            import torch
-            from safetensors import SafetensorError
-            from transformers import AutoModelForCausalLM
-        except ImportError as error:
-            raise MissingExtraError("torch and transformers", extra="local") from error
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = dtype or ("bfloat16" if _computes_in_bfloat16(device) else "float32")
-        if not path.exists():
-            raise ModelError(f"model {path}: no such file or folder")
-        options = _gguf_options(path) if path.suffix == ".gguf" else {}
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                str(path.parent if options else path),
-                dtype=getattr(torch, dtype),
-                local_files_only=True,
-                trust_remote_code=False,
-                **options,
-            )
-        except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
-            raise ModelError(f"{path}: no model that transformers can load: {error}") from error
-        return cls(model.to(device), codec=codec, **settings)  # type: ignore[arg-type]
+        return cls(load_model(path, device=device, dtype=dtype), codec=codec, **settings)
 
     @property
     def window(self) -> int | None:
@@ -371,6 +350,35 @@ def _listed(ids: int | Sequence[int] | None) -> Sequence[int]:
     if ids is None:
         return ()
     return (ids,) if isinstance(ids, int) else ids
+
+
+def load_model(path: Path, *, device: str | None, dtype: str | None) -> "PreTrainedModel":
+    """A causal language model of a folder with safetensors or a `.gguf` file.
+
+    Args: `device`, `dtype`, as in `LocalEngine.load`. Raises: ModelError if there's no model.
+    """
+    try:
+        import torch
+        from safetensors import SafetensorError
+        from transformers import AutoModelForCausalLM
+    except ImportError as error:
+        raise MissingExtraError("torch and transformers", extra="local") from error
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or ("bfloat16" if _computes_in_bfloat16(device) else "float32")
+    if not path.exists():
+        raise ModelError(f"model {path}: no such file or folder")
+    options = _gguf_options(path) if path.suffix == ".gguf" else {}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(path.parent if options else path),
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            trust_remote_code=False,
+            **options,
+        )
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+        raise ModelError(f"{path}: no model that transformers can load: {error}") from error
+    return model.to(device)  # type: ignore[arg-type]
 
 
 def _gguf_options(path: Path) -> dict[str, Any]:
