@@ -1,0 +1,304 @@
+"""A MADE-UP LEDGER -> TASKS whose answers only memory can carry: seeded, endless, without a file.
+
+    LedgerConfig, number -> ledger_task -> Task -> ledger_of -> Ledger
+    Ledger, Imperfections -> demonstrate -> the replies of an expert that has these failings
+
+Names have values, and only a query for a name shows its page. The world is small on purpose: a
+few hundred words, so that a policy of a hundred thousand parameters can live in it.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal
+
+from mem1.errors import ConfigError, DataError
+from mem1.text import ANSWER_TAG, STATE_TAG, close_tag, open_tag
+from mem1.types import Objective, Task
+
+_SYLLABLES = ("ka", "mi", "lo", "ne", "ru", "ti", "so", "va", "de", "pu")
+NAMES = tuple(first + last for first in _SYLLABLES for last in _SYLLABLES if first != last)
+VALUES = tuple(str(value) for value in range(100, 300))
+"""Three digits: a value is never mistaken for a number of turns."""
+SEARCH = "search"
+"""The action that shows a page."""
+UNKNOWN = "unknown"
+"""What the expert writes where it holds nothing."""
+FOUND, NOW, NEXT, MOST = "found", "now", "next", "most"
+"""The ledger's own words: they open a page, mark an override, lead on, ask for a maximum."""
+
+Family = Literal["lookup", "chain", "update", "aggregate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerConfig:
+    """The dials of a family of tasks.
+
+    lookup: the values of N names, independent of one another. chain: the page of a name tells the
+    next name. update: some pages override the value of an earlier name. aggregate: the larger
+    value of each of N pairs of names.
+    """
+
+    family: Family = "lookup"
+    num_objectives: int = 2
+    num_distractors: int = 0
+    """Entries on a page that nobody asked for."""
+    num_values: int = 100
+    """Different values: a guess is right once in so many times."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        limits = {
+            "num_objectives": (1, 32),
+            "num_distractors": (0, 16),
+            "num_values": (2, len(VALUES)),
+        }
+        for name, (least, most) in limits.items():
+            if not least <= (value := getattr(self, name)) <= most:
+                raise ConfigError(f"ledger {name} is {value}: choose {least} to {most}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """What an expert knows of a task.
+
+    >>> Ledger(questions=("kami", "lone"), queries=("kami", "lone"),
+    ...        pages={"kami": "found kami 142", "lone": "found lone 117"},
+    ...        memory=({}, {"kami": "142"}, {"kami": "142", "lone": "117"}),
+    ...        num_values=100).answers
+    ('142', '117')
+    """
+
+    questions: tuple[str, ...]
+    queries: tuple[str, ...]
+    """The names to search for, in the expert's order."""
+    pages: Mapping[str, str]
+    """What a search for a name shows."""
+    memory: tuple[Mapping[str, str], ...]
+    """The oracle's internal state: what must be held once t pages are read, t = 0 … len(queries).
+    The last one holds the answers, in the order of the questions."""
+    num_values: int
+    """How many different values there are."""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return tuple(self.memory[-1].values())
+
+    def news(self, read: int) -> dict[str, str]:
+        """What the page read last, number `read` counted from 1, adds or changes."""
+        before = self.memory[read - 1]
+        return {n: v for n, v in self.memory[read].items() if before.get(n) != v}
+
+
+def ledger_tasks(config: LedgerConfig, *, count: int, start: int = 0) -> list[Task]:
+    """Tasks `start` … `start + count - 1` of an endless row."""
+    return [ledger_task(config, number=number) for number in range(start, start + count)]
+
+
+def ledger_task(config: LedgerConfig, *, number: int) -> Task:
+    """The task of a number: the same one whenever and wherever it's asked for."""
+    dials = (
+        f"{config.family}-n{config.num_objectives}-d{config.num_distractors}"
+        f"-v{config.num_values}-s{config.seed}"
+    )
+    rng = random.Random(f"ledger/{dials}/{number}")
+    ledger = _FAMILIES[config.family](config, rng)
+    return Task(
+        id=f"{dials}-{number:06d}",
+        objectives=tuple(
+            Objective(question=question, answers=(answer,))
+            for question, answer in zip(ledger.questions, ledger.answers, strict=True)
+        ),
+        source=f"ledger/{config.family}",
+        metadata={
+            "num_values": ledger.num_values,
+            "queries": list(ledger.queries),
+            "pages": dict(ledger.pages),
+            "memory": [dict(held) for held in ledger.memory],
+        },
+    )
+
+
+def ledger_of(task: Task) -> Ledger:
+    """What an expert knows of a task. Raises: DataError if it's not a task of the ledger."""
+    known: Mapping[str, Any] = task.metadata
+    missing = {"queries", "pages", "memory", "num_values"} - set(known)
+    if missing:
+        raise DataError(
+            f"task {task.id!r} is not of the ledger: its metadata lack {', '.join(sorted(missing))}"
+        )
+    return Ledger(
+        questions=tuple(objective.question for objective in task.objectives),
+        queries=tuple(known["queries"]),
+        pages=known["pages"],
+        memory=tuple(known["memory"]),
+        num_values=known["num_values"],
+    )
+
+
+def _lookup(config: LedgerConfig, rng: random.Random) -> Ledger:
+    pages, entries = _book(config, rng, count=config.num_objectives)
+    return Ledger(
+        questions=tuple(entries),
+        queries=tuple(entries),
+        pages=pages,
+        memory=tuple(dict(list(entries.items())[:read]) for read in range(len(entries) + 1)),
+        num_values=config.num_values,
+    )
+
+
+def _chain(config: LedgerConfig, rng: random.Random) -> Ledger:
+    ledger = _lookup(config, rng)
+    names, pages = ledger.queries, dict(ledger.pages)
+    for name, after in pairwise(names):
+        pages[name] += f" {NEXT} {after}"
+    return replace(ledger, questions=(names[0], *[NEXT] * (len(names) - 1)), pages=pages)
+
+
+def _update(config: LedgerConfig, rng: random.Random) -> Ledger:
+    """Every other page overrides an earlier name, each name at most once: in whatever order the
+    pages are read, what is marked as new holds."""
+    ledger = _lookup(config, rng)
+    pages, memory = dict(ledger.pages), [dict[str, str]()]
+    overridden: set[str] = set()
+    for read, name in enumerate(ledger.queries):
+        held = {**memory[-1], name: ledger.memory[-1][name]}
+        if read % 2:
+            old = rng.choice([n for n in ledger.queries[:read] if n not in overridden])
+            overridden.add(old)
+            held[old] = _value(rng, config.num_values, but=held[old])
+            pages[name] += f" {NOW} {old} {held[old]}"
+        memory.append(held)
+    return replace(ledger, pages=pages, memory=tuple(memory))
+
+
+def _aggregate(config: LedgerConfig, rng: random.Random) -> Ledger:
+    """The larger value of a pair is kept under its first name: one number for two pages."""
+    pages, entries = _book(config, rng, count=2 * config.num_objectives)
+    names = tuple(entries)
+    memory = [dict[str, str]()]
+    for read, name in enumerate(names):
+        first = names[read - read % 2]
+        largest = max(memory[-1].get(first, entries[name]), entries[name], key=int)
+        memory.append({**memory[-1], first: largest})
+    return Ledger(
+        questions=tuple(
+            f"{MOST} {first} {second}"
+            for first, second in zip(names[::2], names[1::2], strict=True)
+        ),
+        queries=names,
+        pages=pages,
+        memory=tuple(memory),
+        num_values=config.num_values,
+    )
+
+
+_FAMILIES: Mapping[Family, Callable[[LedgerConfig, random.Random], Ledger]] = {
+    "lookup": _lookup,
+    "chain": _chain,
+    "update": _update,
+    "aggregate": _aggregate,
+}
+
+
+def _book(
+    config: LedgerConfig, rng: random.Random, *, count: int
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Pages and values of `count` names. Each entry stands among distractors, of names that
+    nobody asks for."""
+    shuffled = rng.sample(NAMES, len(NAMES))
+    pages: dict[str, str] = {}
+    values: dict[str, str] = {}
+    for name in shuffled[:count]:
+        values[name] = _value(rng, config.num_values)
+        entries = [f"{name} {values[name]}"]
+        for other in rng.sample(shuffled[count:], config.num_distractors):
+            entries.insert(
+                rng.randint(0, len(entries)), f"{other} {_value(rng, config.num_values)}"
+            )
+        pages[name] = " ".join([FOUND, *entries])
+    return pages, values
+
+
+def _value(rng: random.Random, num_values: int, *, but: str = "") -> str:
+    return rng.choice([value for value in VALUES[:num_values] if value != but])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imperfections:
+    """Failings of an expert, each a probability: demonstrations from which one learns the form,
+    and leaves something to learn from rewards."""
+
+    forget: float = 0.0
+    """Of dropping an entry, each time the notes are rewritten."""
+    corrupt: float = 0.0
+    """Of changing an entry's value, likewise."""
+    redundant: float = 0.0
+    """Of searching again for what the notes hold, if turns are to spare."""
+    early_answer: float = 0.0
+    """Of answering before all is read, at each turn."""
+    format_slip: float = 0.0
+    """Of leaving the notes unclosed: they are lost, the action counts."""
+
+    def __post_init__(self) -> None:
+        for name in ("forget", "corrupt", "redundant", "early_answer", "format_slip"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ConfigError(f"{name} is {value}: a probability is from 0 to 1")
+
+
+PERFECT = Imperfections()
+
+
+def demonstrate(
+    task: Task, *, max_turns: int, rng: random.Random, faults: Imperfections = PERFECT
+) -> list[str]:
+    """The replies of an expert: `<think> kami 142 lone</think><search> lone</search>`, and so on.
+
+    The notes hold every entry, then the name to search for. The expert knows only what it has
+    read and kept: what it lost it answers as unknown.
+
+    Raises: DataError if it's not a task of the ledger.
+    """
+    ledger = ledger_of(task)
+    replies: list[str] = []
+    held: dict[str, str] = {}
+    read, fresh = 0, False
+    for turns_left in range(max_turns, 0, -1):
+        news = ledger.news(read) if fresh else {}
+        notes = _worn({**held, **news}, rng=rng, faults=faults, num_values=ledger.num_values)
+        entries = [word for entry in notes.items() for word in entry]
+        owed = ledger.queries[read:]
+        if not owed or turns_left == 1 or rng.random() < faults.early_answer:
+            answers = "; ".join(notes.get(name, UNKNOWN) for name in ledger.memory[-1])
+            return [*replies, _reply(*entries, action=ANSWER_TAG, argument=answers)]
+        spare = turns_left > len(owed) + 1
+        fresh = not (notes and spare and rng.random() < faults.redundant)
+        query = owed[0] if fresh else rng.choice(list(notes))
+        reply = _reply(*entries, owed[0], action=SEARCH, argument=query)
+        read += fresh
+        if fresh and rng.random() < faults.format_slip:
+            reply = reply.replace(close_tag(STATE_TAG), "")
+        else:
+            held = notes
+        replies.append(reply)
+    return replies
+
+
+def _worn(
+    notes: Mapping[str, str], *, rng: random.Random, faults: Imperfections, num_values: int
+) -> dict[str, str]:
+    """Notes as an imperfect expert copies them."""
+    return {
+        name: _value(rng, num_values, but=value) if rng.random() < faults.corrupt else value
+        for name, value in notes.items()
+        if rng.random() >= faults.forget
+    }
+
+
+def _reply(*words: str, action: str, argument: str) -> str:
+    notes = "".join(f" {word}" for word in words or (UNKNOWN,))
+    return (
+        f"{open_tag(STATE_TAG)}{notes}{close_tag(STATE_TAG)}"
+        f"{open_tag(action)} {argument}{close_tag(action)}"
+    )
