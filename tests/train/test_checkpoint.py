@@ -125,6 +125,18 @@ def test_a_resumed_run_is_bit_identical(tmp_path, optimizer):
     assert same(resumed.checkpoint(6), expected)
 
 
+def test_a_checkpoint_is_not_written_into_by_the_run_that_goes_on_from_it(tmp_path):
+    run = Run(optimizer="adamw", seed=1)
+    run.step()
+    save_checkpoint(tmp_path, checkpoint=run.checkpoint(1), keep_last=1)
+    found, again = (latest_checkpoint(tmp_path, warn=never) for _ in range(2))
+    assert found is not None
+    assert again is not None
+    run.load(found)
+    run.step()
+    assert same(found, again)
+
+
 def test_forgetting_any_part_would_show():
     """The run of the test above does depend on each part."""
     for forgotten in ("policy", "optimizer", "scheduler", "rng"):
@@ -146,9 +158,12 @@ def test_every_kind_of_tensor_and_number_comes_back(tmp_path):
         "half": torch.tensor([1.5, -0.0, float("nan")], dtype=torch.bfloat16),
         "scalar": torch.tensor(3),
         "empty": torch.empty(0, 4),
+        "also empty": torch.empty(0, 4),
         "flags": torch.tensor([True, False]),
         "strided": torch.arange(6.0).reshape(2, 3).T,
-        "part": torch.arange(100.0)[3:5],
+        "whole": (whole := torch.arange(100.0)),
+        "beginning": whole[:5],
+        "part": whole[3:5],
     }
     info = {"best": -float("inf"), "state": 2**127, "rate": 0.1, "none": None, "text": "ü"}
     checkpoint = Checkpoint(step=1, parts={"all": State(tensors=tensors, info=info)})

@@ -131,11 +131,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, *, state: State) -> None:
         values.setdefault(int(parameter), {})[name] = tensor.clone()
     for parameter, others in state.info["others"].items():
         values.setdefault(int(parameter), {}).update(others)
-    groups = [
-        {name: _like(value, other=now.get(name)) for name, value in group.items()}
-        for group, now in zip(state.info["groups"], optimizer.param_groups, strict=True)
-    ]
-    optimizer.load_state_dict({"state": values, "param_groups": groups})
+    optimizer.load_state_dict({"state": values, "param_groups": state.info["groups"]})
 
 
 def rng_state(generator: np.random.Generator) -> State:
@@ -181,7 +177,7 @@ def _write_tensors(path: Path, *, tensors: Mapping[str, Tensor]) -> None:
     ties: dict[str, str] = {}
     for name, tensor in tensors.items():
         place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
-        first = stored.setdefault(place if tensor.numel() else (name,), name)
+        first = stored.setdefault(place, name)
         if first != name:
             ties[name] = first
     # Clones where memory is shared otherwise or strided: the format knows whole tensors only.
@@ -270,11 +266,6 @@ def _delete_old(folder: Path, *, keep_last: int) -> None:
     for save in saves[keep_last:]:
         if save != best:
             shutil.rmtree(save, ignore_errors=True)
-
-
-def _like(value: Any, *, other: Any) -> Any:
-    """A JSON value as the type it was: a tuple, where the optimizer has one."""
-    return tuple(value) if isinstance(other, tuple) else value
 
 
 def _sha256(path: Path) -> str:
