@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mem1.config import RunConfig, load_config
     from mem1.context import Budget, ContextPolicy, Full, InternalState, Window
     from mem1.rollout import Agent, Job, collect, run_episode
+    from mem1.training import train_policy
     from mem1.types import Objective, Sampling, Task, Trajectory
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "evaluate_async",
     "load_config",
     "run_episode",
+    "train_policy",
 ]
 
 _HOMES = {
@@ -42,6 +44,7 @@ _HOMES = {
     "mem1.config": ("RunConfig", "load_config"),
     "mem1.context": ("Budget", "ContextPolicy", "Full", "InternalState", "Window"),
     "mem1.rollout": ("Agent", "Job", "collect", "run_episode"),
+    "mem1.training": ("train_policy",),
     "mem1.types": ("Objective", "Sampling", "Task", "Trajectory"),
 }
 

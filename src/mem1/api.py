@@ -23,7 +23,7 @@ from mem1.evals.run import TRAJECTORIES_FILE, run_jobs
 from mem1.rollout import TrajectoryStore, latest, run_episode
 from mem1.settings import to_table
 from mem1.types import Objective, Task, Trajectory, Turn
-from mem1.wiring import compose_tasks, open_engine, open_retriever, plan_jobs
+from mem1.wiring import compose_tasks, open_engine, open_world, plan_jobs, question_world
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +53,10 @@ async def ask_async(
     watcher = watcher or Watcher()
     config = replace(config, context=ContextConfig(policies=config.context.policies[:1]))
     task = question_task(*questions)
-    retriever = open_retriever(config.retriever, on_progress=watcher.on_index)
+    make_env = question_world(config, on_progress=watcher.on_index)
     async with open_engine(config.engine) as (engine, renderer):
         job, *_ = plan_jobs(
-            config, tasks=[task], engine=engine, renderer=renderer, retriever=retriever
+            config, tasks=[task], engine=engine, renderer=renderer, make_env=make_env
         )
         bound = job.agent.bound()
         trajectory = await run_episode(
@@ -98,9 +98,9 @@ async def rollout_async(
     watcher = watcher or Watcher()
     tasks = compose_tasks(config.tasks, limit=limit)
     save_config(config, folder)
-    retriever = open_retriever(config.retriever, on_progress=watcher.on_index)
+    make_env = open_world(config, on_progress=watcher.on_index)
     async with open_engine(config.engine) as (engine, renderer):
-        jobs = plan_jobs(config, tasks=tasks, engine=engine, renderer=renderer, retriever=retriever)
+        jobs = plan_jobs(config, tasks=tasks, engine=engine, renderer=renderer, make_env=make_env)
         on_start = watcher.on_start
         return await run_jobs(
             jobs,

@@ -4,6 +4,7 @@
     mem1 eval configs/demo.toml                        tasks x context policies -> report
     mem1 rollout configs/demo.toml                     the trajectories alone
     mem1 report runs/demo                              the report of a run, written again
+    mem1 train configs/tiny_ppo.toml                   a policy, trained on what it ran
     mem1 data compose | index                          prepare tasks and corpora
 
 Results go to standard output, everything else to standard error. Exit status: 0; 1 if episodes
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _PLAIN = Parameter(negative=(), show_default=False)
 app = App(
     name="mem1",
-    help="LLM agents whose context never grows: run them, measure them.",
+    help="LLM agents whose context never grows: run them, train them, measure them.",
     version=lambda: importlib.metadata.version("mem1-rl"),
     default_parameter=_PLAIN,
     suppress_keyboard_interrupt=False,
@@ -188,6 +189,30 @@ def rollout(
     else:
         print(f"{len(trajectories)} trajectories in {path}")
     return _failures(trajectories)
+
+
+@app.command
+def train(*configs: Configs, overrides: Sets = (), dry_run: DryRun = False, out: Out = None) -> int:
+    """Train a policy; continues a run that was stopped."""
+    settings = _load(configs, overrides=overrides)
+    if settings.train is None:
+        raise ConfigError("train is missing: add  [train]  with an algorithm and steps")
+    if dry_run:
+        return _dry_run(settings, limit=None, as_json=False)
+    from mem1.console import TrainProgress
+    from mem1.training import TrainWatcher, train_policy
+
+    folder = out or _default_folder(configs)
+    with TrainProgress(num_steps=settings.train.steps) as progress:
+        watcher = TrainWatcher(
+            on_step=progress.step,
+            on_done=progress.episode,
+            on_index=progress.index,
+            warn=progress.warn,
+        )
+        policy = train_policy(settings, folder=folder, watcher=watcher)
+    print(f"policy: {policy}\nmetrics: {folder / 'metrics.jsonl'}")
+    return 0
 
 
 @app.command

@@ -19,6 +19,8 @@ from mem1.engines.openai import OpenAIConfig
 from mem1.errors import ConfigError, StoreError
 from mem1.files import atomic_write
 from mem1.settings import build, differences, dump_toml, read_tables, suggestion, to_table
+from mem1.tasks.ledger import LedgerConfig
+from mem1.train.config import TrainConfig
 from mem1.types import Sampling
 
 CONFIG_FILE = "config.toml"
@@ -99,8 +101,9 @@ class ContextConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TasksConfig:
-    """`[tasks]`: what is asked."""
+    """`[tasks]`: questions from files, answered with the retriever."""
 
+    kind: Literal["questions"] = "questions"
     files: tuple[str, ...] = ()
     """Question files, or task files that `mem1 data compose` wrote."""
     num_objectives: tuple[int, ...] = ()
@@ -109,6 +112,16 @@ class TasksConfig:
     """Most tasks of each N; None: all."""
     seed: int = 0
     """Of the composition."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerTasks(LedgerConfig):
+    """`[tasks] kind = "ledger"`: procedural tasks, for which only memory helps."""
+
+    kind: Literal["ledger"] = "ledger"
+    count: int = 1000
+    start: int = 0
+    """Number of the first one in the endless row: held-out tasks begin behind the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,19 +152,23 @@ class RunConfig:
     """Everything a run depends on."""
 
     engine: LocalConfig | ServerConfig
-    retriever: BM25Config | HTTPConfig
+    retriever: BM25Config | HTTPConfig | None = None
+    """None: for tasks without a search engine."""
     context: ContextConfig = field(default_factory=ContextConfig)
     budget: Budget = field(default_factory=Budget)
     sampling: Sampling = field(default_factory=Sampling)
-    tasks: TasksConfig = field(default_factory=TasksConfig)
+    tasks: TasksConfig | LedgerTasks = field(default_factory=TasksConfig)
+    validation: TasksConfig | LedgerTasks | None = None
+    """Held-out tasks, for training."""
     run: RunSettings = field(default_factory=RunSettings)
+    train: TrainConfig | None = None
 
     def __post_init__(self) -> None:
         counts = {
             "run.samples": self.run.samples,
             "run.concurrency": self.run.concurrency,
             "run.max_turns": self.run.max_turns,
-            "retriever.top_k": self.retriever.top_k,
+            "retriever.top_k": self.retriever.top_k if self.retriever else 1,
         }
         for name, count in counts.items():
             least = min(count.values(), default=0) if isinstance(count, dict) else count

@@ -8,7 +8,7 @@ Model and tool text is printed as plain text: no markup of it is obeyed.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -172,6 +172,68 @@ class RunProgress:
         if self._failed:
             figures += f"  {self._failed} failed"
         self._bar.update(self._task, advance=1, figures=figures)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+
+_STEP_FIGURES = (
+    ("reward", "reward", 3),
+    ("held out", "validation/reward", 3),
+    ("valid", "valid_turns", 2),
+    ("loss", "loss", 4),
+    ("KL", "kl", 4),
+    ("gap", "logprob_gap_max", 5),
+)
+"""Label, metric, decimals of what a training step shows; what a step lacks is left out."""
+
+
+class TrainProgress:
+    """Progress of training on standard error: steps done, the time left, and how it goes."""
+
+    def __init__(self, *, num_steps: int) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task("training", total=num_steps, figures="")
+        self._episodes = 0
+
+    def episode(self, trajectory: Trajectory) -> None:
+        self._episodes += 1
+        self._bar.update(self._task, description=f"training, {self._episodes} episodes")
+
+    def index(self, done: int, total: int) -> None:
+        self._bar.update(self._task, description=f"indexing {done:,} of {total:,}")
+
+    def step(self, number: int, metrics: Mapping[str, float]) -> None:
+        figures = "  ".join(
+            f"{label} {metrics[name]:.{digits}f}"
+            for label, name, digits in _STEP_FIGURES
+            if name in metrics
+        )
+        self._episodes = 0
+        self._bar.update(self._task, completed=number, description="training", figures=figures)
+        if "validation/reward" in metrics:
+            self._bar.console.print(f"step {number}: {figures}", highlight=False)
+
+    def warn(self, text: str) -> None:
+        self._bar.console.print(Text(text, style="yellow"))
 
     def __enter__(self) -> Self:
         self._bar.start()

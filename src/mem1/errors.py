@@ -7,6 +7,7 @@
     │   ├── BudgetError                 token caps that do not fit the model's window
     │   ├── ModelError                  a model or tokenizer that cannot be loaded
     │   └── StoreError                  a run folder that is locked or of another run
+    ├── TrainingError                   a loss or gradient that is no number: nothing was updated
     ├── EngineError                     an engine could not sample: the task stays owed
     └── ToolError                       a tool could not answer: likewise
 
@@ -50,6 +51,10 @@ class MissingExtraError(UserError):
 
     def __init__(self, package: str, *, extra: str) -> None:
         super().__init__(f"{package} is not installed: run  pip install 'mem1-rl[{extra}]'")
+
+
+class TrainingError(Mem1Error):
+    """Training can't go on (loss or gradient not finite); the weights are those before it."""
 
 
 class EngineError(Mem1Error):

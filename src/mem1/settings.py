@@ -92,7 +92,7 @@ def build(cls: type[T], table: Mapping[str, Any], *, at: str = "") -> T:
     """Make a dataclass of a table, its dataclass fields of the tables inside.
 
     Args: `at`, dotted path of the table, for messages. A field whose type is a union of
-    dataclasses takes the one whose `kind` the table names.
+    dataclasses takes the one whose `kind` the table names, else its default.
     Raises: ConfigError naming the dotted path of an unknown, missing or mistyped value.
     """
     known = {field.name: field for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
@@ -104,10 +104,14 @@ def build(cls: type[T], table: Mapping[str, Any], *, at: str = "") -> T:
         if required and name not in table:
             raise ConfigError(f"missing setting {_join(at, name)}: {cls.__name__} needs it")
     hints = get_type_hints(cls)
-    return cls(**{k: _value(hints[k], value, at=_join(at, k)) for k, value in table.items()})
+    values = {
+        name: _value(hints[name], value, at=_join(at, name), default=known[name].default_factory)
+        for name, value in table.items()
+    }
+    return cls(**values)
 
 
-def _value(kind: Any, value: Any, *, at: str) -> Any:
+def _value(kind: Any, value: Any, *, at: str, default: Any) -> Any:
     options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     classes: list[Any] = [option for option in options if dataclasses.is_dataclass(option)]
     if not classes:
@@ -116,6 +120,8 @@ def _value(kind: Any, value: Any, *, at: str) -> Any:
         raise ConfigError(f"{at} = {value!r}: it's a table, write  [{at}]")
     if len(classes) == 1:
         return build(classes[0], value, at=at)
+    if default in classes and "kind" not in value:
+        return build(default, value, at=at)
     by_kind = {get_type_hints(c)["kind"].__args__[0]: c for c in classes}
     name = value.get("kind")
     if not isinstance(name, str) or name not in by_kind:

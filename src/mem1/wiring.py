@@ -1,9 +1,9 @@
 """RunConfig -> the things a run is made of.
 
-[engine]    -> open_engine    -> Engine, Renderer
-[retriever] -> open_retriever -> Retriever
-[tasks]     -> load_tasks     -> [Task]
-all of them -> plan_jobs      -> [Job], one for each task, policy and sample
+[engine]    -> open_engine   -> Engine, Renderer
+[retriever] -> open_world    -> Task -> Env
+[tasks]     -> compose_tasks -> [Task]
+all of them -> plan_jobs     -> [Job], one for each task, policy and sample
 """
 
 import importlib.util
@@ -17,6 +17,7 @@ from mem1.chat import ByteRenderer, Renderer
 from mem1.config import (
     BM25Config,
     HTTPConfig,
+    LedgerTasks,
     LocalConfig,
     RunConfig,
     ServerConfig,
@@ -25,10 +26,12 @@ from mem1.config import (
 from mem1.context import ContextPolicy, check_window
 from mem1.engines import Engine
 from mem1.envs import Env, QAEnv
+from mem1.envs.ledger import LedgerEnv
 from mem1.errors import BudgetError, ConfigError, MissingExtraError, ModelError
 from mem1.rewards import ExactMatchReward
 from mem1.rollout import Agent, Job
 from mem1.tasks import compose, load_tasks
+from mem1.tasks.ledger import ledger_tasks
 from mem1.tools import BM25Index, HTTPRetriever, Retriever, SearchTool
 from mem1.types import Task
 
@@ -139,6 +142,34 @@ def _gguf_window(path: Path) -> int | None:
     return int(found[0].parts[-1][0]) if found else None
 
 
+MakeEnv = Callable[[Task], Env]
+
+
+def open_world(
+    config: RunConfig, *, on_progress: Callable[[int, int], None] | None = None
+) -> MakeEnv:
+    """Make the environments of the config's tasks; opens the retriever they need.
+
+    Raises: ConfigError if questions are asked and there's no retriever.
+    """
+    if isinstance(config.tasks, LedgerTasks):
+        return LedgerEnv
+    return question_world(config, on_progress=on_progress)
+
+
+def question_world(
+    config: RunConfig, *, on_progress: Callable[[int, int], None] | None = None
+) -> MakeEnv:
+    """Make environments in which questions are answered with the config's retriever."""
+    if config.retriever is None:
+        raise ConfigError(
+            'retriever is missing: questions need one, add  [retriever]  with kind = "bm25" and a '
+            "corpus"
+        )
+    retriever = open_retriever(config.retriever, on_progress=on_progress)
+    return QAWorld(retriever=retriever, top_k=config.retriever.top_k)
+
+
 def open_retriever(
     config: BM25Config | HTTPConfig, *, on_progress: Callable[[int, int], None] | None = None
 ) -> Retriever:
@@ -148,12 +179,15 @@ def open_retriever(
     return HTTPRetriever(config.url)
 
 
-def compose_tasks(config: TasksConfig, *, limit: int | None = None) -> list[Task]:
-    """The tasks of a run: those of the files, or composed of their questions for each N.
+def compose_tasks(config: TasksConfig | LedgerTasks, *, limit: int | None = None) -> list[Task]:
+    """The tasks of a run: those of the files or the ledger, or composed of questions for each N.
 
     Args: `limit`, at most so many tasks for each number of objectives, besides `per_cell`.
     Raises: ConfigError if no file is named, DataError for one that can't be used.
     """
+    if isinstance(config, LedgerTasks):
+        count = config.count if limit is None else min(config.count, limit)
+        return ledger_tasks(config, count=count, start=config.start)
     if not config.files:
         raise ConfigError('tasks.files is empty: name question files, files = ["questions.jsonl"]')
     limits = [count for count in (config.per_cell, limit) if count is not None]
@@ -187,14 +221,13 @@ def plan_jobs(
     tasks: Sequence[Task],
     engine: Engine,
     renderer: Renderer,
-    retriever: Retriever,
+    make_env: MakeEnv,
 ) -> list[Job]:
     """One job for each context policy, task and sample.
 
     Raises: BudgetError for caps that don't fit the model's window, ConfigError for tasks without
     a number of turns.
     """
-    world = QAWorld(retriever=retriever, top_k=config.retriever.top_k)
     reward = ExactMatchReward()
     jobs: list[Job] = []
     for policy in config.policies():
@@ -213,7 +246,7 @@ def plan_jobs(
                 task=task,
                 sample=sample,
                 agent=agents[len(task.objectives)],
-                make_env=world,
+                make_env=make_env,
                 reward=reward,
             )
             for task in tasks

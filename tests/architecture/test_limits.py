@@ -66,7 +66,18 @@ def test_every_module_says_what_it_is():
     assert silent == []
 
 
-HEAVY_HOMES = {"mem1.engines.kv"}
+HEAVY_HOMES = {
+    "mem1.engines.kv",
+    "mem1.engines.slots",
+    *(
+        f"mem1.train.{name}"
+        for name in (
+            *("attention", "checkpoint", "experience", "losses", "optimizer", "policy"),
+            *("scoring", "trainer", "update", "verify"),
+        )
+    ),
+}
+"""Modules that are imported only once a model runs."""
 
 
 @pytest.mark.parametrize("heavy", ["torch", "transformers"])

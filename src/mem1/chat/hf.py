@@ -60,6 +60,15 @@ class HFRenderer:
             raise ModelError(f"{path}: its tokenizer has no fast version (tokenizer.json)")
         return cls(tokenizer)
 
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer as files of a Hugging Face model folder."""
+        self._tokenizer.save_pretrained(str(folder))
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids are below it."""
+        return len(self._tokenizer)
+
     @cached_property
     def eos_ids(self) -> tuple[int, ...]:
         """Ids that end an assistant's turn: the tokenizer's, and the one its template writes there.

@@ -1,0 +1,156 @@
+"""`[train]`: how a policy is trained. Standard library only; the values are the paper's where it
+gives them (MEM1, arXiv 2506.15841), else PPO's usual ones."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mem1.errors import ConfigError
+
+Algorithm = Literal["sft", "ppo", "grpo", "rloo", "reinforce++"]
+GROUPED = frozenset({"grpo", "rloo"})
+"""Algorithms that compare the rollouts of a task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with a linear warm-up, then a constant learning rate."""
+
+    lr: float = 1e-6
+    warmup: float = 0.0
+    """Share of all steps over which the learning rate rises from 0."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    grad_clip: float = 1.0
+    """Largest norm of the gradient."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriticConfig:
+    """`[train.critic]`: predicts the return at each sampled token; PPO needs one."""
+
+    kind: Literal["separate", "head"] = "separate"
+    """A model of its own, begun as a copy of the policy; or one layer on the policy's own."""
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-5))
+    value_clip: float = 0.5
+    """How far a value may move from the old one within an update."""
+    coef: float = 0.5
+    """Weight of its loss where the policy shares its layers (`kind = "head"`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossConfig:
+    """`[train.loss]`: what is minimised."""
+
+    gamma: float = 1.0
+    lam: float = 1.0
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    """The probability ratio is kept within 1 - clip_low and 1 + clip_high."""
+    entropy: float = 0.0
+    """Weight of the entropy bonus."""
+    kl: float = 0.0
+    """Weight of the divergence from the model that training began with; 0: it isn't computed."""
+    kl_in: Literal["reward", "loss"] = "reward"
+    kl_estimator: Literal["k1", "k3"] = "k1"
+    weigh_by: Literal["token", "trajectory", "group"] = "token"
+    """What counts equally."""
+    scale_by_deviation: bool = True
+    """GRPO divides by the group's standard deviation; false: Dr. GRPO."""
+    importance_cap: float = 2.0
+    """Cap of the weights that correct for a sampler of other precision or kernels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraConfig:
+    """`[train.lora]`: train low-rank adapters only (peft); exported merged."""
+
+    rank: int = 16
+    alpha: int = 32
+    targets: tuple[str, ...] = ()
+    """Names of the layers; empty: all linear layers but the head."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemonstrationsConfig:
+    """`[train.data]`: what supervised training imitates."""
+
+    trajectories: tuple[str, ...] = ()
+    """Trajectory files or run folders: the sampled tokens themselves."""
+    transcripts: tuple[str, ...] = ()
+    """JSONL files of `{"messages": [{"role", "content"}, …]}`."""
+    least_reward: float | None = None
+    """Only trajectories with at least this reward; None: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Everything about training but the agent and its world."""
+
+    algorithm: Algorithm
+    steps: int
+    """Rounds of collecting a batch and learning from it."""
+    batch_size: int = 16
+    """Tasks in a batch; for sft, trajectories."""
+    mini_batch_size: int | None = None
+    """Tasks in one optimizer update; None: the whole batch."""
+    epochs: int = 1
+    """Times each batch is learned from."""
+    group_size: int = 1
+    """Rollouts of each task."""
+    row_tokens: int = 16_384
+    """Tokens that go through the model at once; memory grows with it, results don't change."""
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Of the trained weights; None: bfloat16 on a GPU, else float32."""
+    gradient_checkpointing: bool = False
+    eval_every: int | None = None
+    """Steps between evaluations of the held-out tasks; None: none."""
+    save_every: int = 50
+    """Steps between checkpoints; the last step is always kept."""
+    keep_last: int = 2
+    """Checkpoints kept, besides the best one."""
+    loggers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Where metrics go besides metrics.jsonl."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    critic: CriticConfig | None = None
+    loss: LossConfig = field(default_factory=LossConfig)
+    lora: LoraConfig | None = None
+    data: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
+
+    def __post_init__(self) -> None:
+        counts = {
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "epochs": self.epochs,
+            "group_size": self.group_size,
+            "row_tokens": self.row_tokens,
+            "save_every": self.save_every,
+            "keep_last": self.keep_last,
+        }
+        for name, count in counts.items():
+            if count < 1:
+                raise ConfigError(f"train.{name} = {count}: give at least 1")
+        if self.batch_size % (self.mini_batch_size or self.batch_size):
+            raise ConfigError(
+                f"train.mini_batch_size = {self.mini_batch_size} does not divide "
+                f"train.batch_size = {self.batch_size}"
+            )
+        if self.algorithm in GROUPED and self.group_size < 2:
+            raise ConfigError(
+                f"train.group_size = {self.group_size}: {self.algorithm} compares the rollouts of "
+                "a task, give at least 2"
+            )
+        if self.algorithm == "ppo" and self.critic is None:
+            raise ConfigError("train.critic is missing: ppo needs one, add  [train.critic]")
+        if self.algorithm not in ("ppo",) and self.critic is not None:
+            raise ConfigError(f"train.critic: {self.algorithm} uses none, remove [train.critic]")
+        if self.algorithm in GROUPED and self.loss.kl and self.loss.kl_in == "reward":
+            raise ConfigError(
+                f"train.loss.kl_in = 'reward': {self.algorithm} has one advantage a trajectory, "
+                "set train.loss.kl_in = 'loss'"
+            )
+        data = self.data
+        if self.algorithm == "sft" and not (data.trajectories or data.transcripts):
+            raise ConfigError(
+                "train.data is empty: sft imitates train.data.trajectories or .transcripts"
+            )

@@ -1,0 +1,187 @@
+"""TRAJECTORIES -> WHAT TO LEARN FROM THEM, token by token.
+
+    [Trajectory] -> gather -> Experience: rows to train on, advantages, log-probabilities before
+
+A mini-batch is a run of whole groups, however many rows, turns or tokens they take. All arrays of
+shape (T,) are in the order of `SampledTokens` of all trajectories.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from mem1.errors import DataError
+from mem1.packing import PackedBatch, SampledTokens, pack, sampled_tokens
+from mem1.train import advantages
+from mem1.train.config import TrainConfig
+from mem1.train.policy import Policy
+from mem1.types import Trajectory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MiniBatch:
+    """What one optimizer update learns from."""
+
+    rows: tuple[PackedBatch, ...]
+    """Their `index` counts through the tokens of the whole batch."""
+    weights_T: np.ndarray
+    """How much each token's loss counts, 0 outside of the mini-batch; shape (T,), sum 1."""
+    task_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Experience:
+    """A batch of trajectories, ready to learn from."""
+
+    tokens: SampledTokens
+    mini_batches: tuple[MiniBatch, ...]
+    advantages_T: np.ndarray
+    old_logprobs_T: np.ndarray | None
+    """Under the weights before the first update; None where that one's own are they."""
+    ref_logprobs_T: np.ndarray | None
+    values_T: np.ndarray | None
+    returns_T: np.ndarray | None
+
+    @property
+    def rows(self) -> list[PackedBatch]:
+        return [row for mini_batch in self.mini_batches for row in mini_batch.rows]
+
+
+def gather(
+    trajectories: Sequence[Trajectory], *, policy: Policy, config: TrainConfig
+) -> Experience:
+    """Pack the trajectories of a batch, score them as they are, and say how good each token was.
+
+    Args: `trajectories`, those of a task side by side.
+    Raises: DataError for trajectories whose tokens aren't exact.
+    """
+    check_exact(trajectories)
+    tokens = sampled_tokens(trajectories)
+    mini_batches = split(trajectories, tokens=tokens, config=config)
+    group_B = np.array([trajectory.task.id for trajectory in trajectories])
+    rewards_B = np.array([trajectory.reward for trajectory in trajectories])
+    rows = [row for mini_batch in mini_batches for row in mini_batch.rows]
+    several = len(mini_batches) * config.epochs > 1
+    old_T, values_T = None, None
+    if several or config.critic or config.loss.kl:
+        old_T, values_T = _score(policy, rows, tokens=tokens)
+    ref_T = _reference(policy, rows, tokens=tokens) if config.loss.kl else None
+    advantages_T, returns_T = _advantages(
+        rewards_B, tokens=tokens, group_B=group_B, scored=(old_T, ref_T, values_T), config=config
+    )
+    return Experience(
+        tokens=tokens,
+        mini_batches=mini_batches,
+        advantages_T=advantages_T,
+        old_logprobs_T=old_T,
+        ref_logprobs_T=ref_T,
+        values_T=values_T,
+        returns_T=returns_T,
+    )
+
+
+def check_exact(trajectories: Sequence[Trajectory]) -> None:
+    """Raises: DataError for a trajectory whose token ids or log-probabilities aren't the engine's
+    own, or that were sampled greedily."""
+    for trajectory in trajectories:
+        name = f"task {trajectory.task.id}, sample {trajectory.sample}"
+        if not trajectory.exact:
+            raise DataError(
+                f"{name}: its token ids or log-probabilities are not the engine's own, so what "
+                "would be trained isn't what was run: use an engine that tells both"
+            )
+
+
+def split(
+    trajectories: Sequence[Trajectory], *, tokens: SampledTokens, config: TrainConfig
+) -> tuple[MiniBatch, ...]:
+    """Whole groups, `mini_batch_size` tasks at a time."""
+    tasks = list(dict.fromkeys(trajectory.task.id for trajectory in trajectories))
+    size = config.mini_batch_size or len(tasks)
+    parts: list[MiniBatch] = []
+    for begin in range(0, len(tasks), size):
+        task_ids = tuple(tasks[begin : begin + size])
+        members = [n for n, t in enumerate(trajectories) if t.task.id in task_ids]
+        inside = np.flatnonzero(np.isin(tokens.trajectory, members))
+        weights = np.zeros(tokens.num_tokens)
+        weights[inside] = advantages.token_weights(
+            tokens.trajectory[inside],
+            group_B=[trajectory.task.id for trajectory in trajectories],
+            by=config.loss.weigh_by,
+        )
+        rows = pack([trajectories[n] for n in members], row_tokens=config.row_tokens)
+        parts.append(
+            MiniBatch(
+                rows=tuple(replace(row, index=inside[row.index]) for row in rows),
+                weights_T=weights,
+                task_ids=task_ids,
+            )
+        )
+    return tuple(parts)
+
+
+def _score(
+    policy: Policy, rows: Sequence[PackedBatch], *, tokens: SampledTokens
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Log-probabilities and, if there's a critic, values of all sampled tokens, as they are now."""
+    logprobs_T = np.zeros(tokens.num_tokens)
+    values_T = np.zeros(tokens.num_tokens) if policy.value_head is not None else None
+    with torch.no_grad():
+        for row in rows:
+            scores = policy.score(row, temperature_T=temperature(tokens, row, policy=policy))
+            logprobs_T[row.index] = scores.logprobs_T.double().cpu()
+            if values_T is not None:
+                values = scores.values_T if policy.critic is None else policy.values(row)
+                assert values is not None
+                values_T[row.index] = values.double().cpu()
+    return logprobs_T, values_T
+
+
+def _reference(policy: Policy, rows: Sequence[PackedBatch], *, tokens: SampledTokens) -> np.ndarray:
+    logprobs_T = np.zeros(tokens.num_tokens)
+    with torch.no_grad():
+        for row in rows:
+            at = temperature(tokens, row, policy=policy)
+            logprobs_T[row.index] = policy.ref_logprobs(row, temperature_T=at).double().cpu()
+    return logprobs_T
+
+
+def temperature(tokens: SampledTokens, row: PackedBatch, *, policy: Policy) -> torch.Tensor:
+    """At which the row's targets were sampled, shape (T_row,)."""
+    return torch.from_numpy(tokens.temperature[row.index]).to(policy.device)
+
+
+def _advantages(
+    rewards_B: np.ndarray,
+    *,
+    tokens: SampledTokens,
+    group_B: np.ndarray,
+    scored: tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None],
+    config: TrainConfig,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Advantages and, with a critic, the returns it should have predicted."""
+    old_T, ref_T, values_T = scored
+    loss, trajectory_T = config.loss, tokens.trajectory
+    if config.algorithm == "grpo":
+        per_B = advantages.grpo(rewards_B, group_B=group_B, scale=loss.scale_by_deviation)
+        return per_B[trajectory_T], None
+    if config.algorithm == "rloo":
+        return advantages.rloo(rewards_B, group_B=group_B)[trajectory_T], None
+    kl_T = None
+    if old_T is not None and ref_T is not None and loss.kl_in == "reward":
+        kl_T = old_T - ref_T
+    rewards_T = advantages.token_rewards(
+        rewards_B, trajectory_T=trajectory_T, kl_T=kl_T, kl_coef=loss.kl
+    )
+    if config.algorithm == "reinforce++":
+        whole = advantages.reinforce_plus_plus(
+            rewards_T, trajectory_T=trajectory_T, gamma=loss.gamma
+        )
+        return whole, None
+    assert values_T is not None
+    gained, returns_T = advantages.gae(
+        rewards_T, values_T=values_T, trajectory_T=trajectory_T, gamma=loss.gamma, lam=loss.lam
+    )
+    return advantages.whiten(gained), returns_T

@@ -1,0 +1,182 @@
+"""MODEL FOLDER -> Policy: what is trained, what values it, and what it must stay near.
+
+load_policy -> Policy -> score (log-probabilities, entropy, values), reference
+                      -> parts / load_parts for checkpoints, export for everybody else
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mem1.engines.local import load_model
+from mem1.errors import MissingExtraError, ModelError
+from mem1.packing import PackedBatch
+from mem1.train.attention import check_model
+from mem1.train.checkpoint import State
+from mem1.train.config import LoraConfig, TrainConfig
+from mem1.train.scoring import Scores, score, values
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Policy:
+    """The model that is trained, with its critic and the reference it's compared with."""
+
+    model: "PreTrainedModel | PeftModel"
+    value_head: nn.Linear | None = None
+    critic: PreTrainedModel | None = None
+    """A model of its own for the values; None: `value_head` reads the policy's own layers."""
+    reference: PreTrainedModel | None = None
+    """A frozen copy; None with adapters, which are switched off instead."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def sampled_model(self) -> PreTrainedModel:
+        """The same weights, adapters in place, as an engine takes them."""
+        model: Any = self.model
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    @property
+    def loss_dtype(self) -> torch.dtype:
+        """Of log-probabilities, values and losses: float32 at least."""
+        return torch.promote_types(self.model.dtype, torch.float32)
+
+    def score(self, row: PackedBatch, *, temperature_T: Tensor) -> Scores:
+        """Log-probabilities, entropy and, if there's a critic, values at a row's targets."""
+        shared = self.value_head if self.critic is None else None
+        return score(self.model, row, temperature_T=temperature_T, value_head=shared)
+
+    def values(self, row: PackedBatch) -> Tensor:
+        """The separate critic's values at a row's targets, shape (T_row,)."""
+        assert self.critic is not None
+        assert self.value_head is not None
+        return values(self.critic, row, value_head=self.value_head)
+
+    def ref_logprobs(self, row: PackedBatch, *, temperature_T: Tensor) -> Tensor:
+        """Log-probabilities under the reference at a row's targets, shape (T_row,)."""
+        if self.reference is not None:
+            return score(self.reference, row, temperature_T=temperature_T).logprobs_T
+        with self.model.disable_adapter():  # pyright: ignore[reportCallIssue]
+            return score(self.model, row, temperature_T=temperature_T).logprobs_T
+
+    def learn(self, learning: bool, /) -> None:
+        """Enter or leave the mode in which layers recompute their activations, if they do."""
+        for model in (self.model, self.critic):
+            if model is not None:
+                model.train(learning and model.is_gradient_checkpointing)
+
+    def policy_parameters(self) -> Iterator[nn.Parameter]:
+        """What the policy's optimizer steps: with a critic of one layer, that one too."""
+        yield from self.model.parameters()
+        if self.value_head is not None and self.critic is None:
+            yield from self.value_head.parameters()
+
+    def critic_parameters(self) -> Iterator[nn.Parameter]:
+        """What the critic's own optimizer steps; nothing without a separate critic."""
+        if self.critic is not None and self.value_head is not None:
+            yield from self.critic.parameters()
+            yield from self.value_head.parameters()
+
+    def parts(self) -> dict[str, State]:
+        """Weights for a checkpoint: those that train."""
+        modules = {"policy": self.model, "critic": self.critic, "value_head": self.value_head}
+        return {
+            name: State(tensors=_trained(module))
+            for name, module in modules.items()
+            if module is not None
+        }
+
+    def load_parts(self, parts: Mapping[str, State]) -> None:
+        """Go on with the weights of a checkpoint."""
+        for name, module in {
+            "policy": self.model,
+            "critic": self.critic,
+            "value_head": self.value_head,
+        }.items():
+            if module is not None:
+                own = _trained(module)
+                for key, tensor in parts[name].tensors.items():
+                    with torch.no_grad():
+                        own[key].copy_(tensor)
+
+    def export(self, folder: Path) -> None:
+        """Write the policy as an ordinary Hugging Face folder, adapters merged in."""
+        model: Any = self.model
+        if hasattr(model, "merge_and_unload"):
+            model = copy.deepcopy(model).merge_and_unload()
+        # A model that was read from GGUF is dense from here on.
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.save_pretrained(str(folder))
+
+
+def load_policy(path: Path, *, config: TrainConfig, device: str | None = None) -> Policy:
+    """Load what a run trains. Raises: ModelError for a model that can't be trained exactly."""
+    model = load_model(path, device=device, dtype=config.dtype or _dtype(device))
+    return make_policy(model, config=config)
+
+
+def make_policy(model: PreTrainedModel, *, config: TrainConfig) -> Policy:
+    """Make a policy of a model in memory, which is trained in place."""
+    check_model(model)
+    torch.manual_seed(config.seed)
+    reference = None
+    if config.loss.kl and config.lora is None:
+        reference = copy.deepcopy(model).requires_grad_(False).eval()
+    critic, value_head = None, None
+    if config.critic is not None:
+        critic = copy.deepcopy(model) if config.critic.kind == "separate" else None
+        value_head = _value_head(model)
+    for trained in (model, critic):
+        if trained is not None and config.gradient_checkpointing:
+            trained.gradient_checkpointing_enable({"use_reentrant": False})
+    adapted = _with_adapters(model, config.lora) if config.lora else model
+    return Policy(model=adapted, value_head=value_head, critic=critic, reference=reference)
+
+
+def _value_head(model: PreTrainedModel) -> nn.Linear:
+    """One layer that begins by valuing everything at 0."""
+    hidden_size = model.config.get_text_config(decoder=True).hidden_size
+    head = nn.Linear(hidden_size, 1, device=model.device, dtype=model.dtype)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def _with_adapters(model: PreTrainedModel, config: LoraConfig) -> "PeftModel":
+    try:
+        import peft
+    except ImportError as error:
+        raise MissingExtraError("peft", extra="train") from error
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        target_modules=list(config.targets) or "all-linear",
+        lora_dropout=0.0,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        adapted = peft.get_peft_model(model, settings)
+    except ValueError as error:
+        raise ModelError(f"train.lora.targets = {config.targets}: {error}") from error
+    return adapted  # pyright: ignore[reportReturnType]
+
+
+def _trained(module: Any) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+
+
+def _dtype(device: str | None) -> str:
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    return "bfloat16" if on_gpu else "float32"

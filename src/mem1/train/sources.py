@@ -1,0 +1,139 @@
+"""WHERE A BATCH COMES FROM: episodes of the policy as it is, or what others have done.
+
+    step -> Rollouts.batch       -> [Trajectory], sampled now, stored in rollouts/
+    step -> Demonstrations.batch -> [Trajectory], read before
+
+A batch is a function of the run's seed and the step alone, so that a resumed run goes on with it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from mem1.errors import ConfigError, DataError, EngineError
+from mem1.rollout import Job, TrajectoryStore, collect
+from mem1.train.config import TrainConfig
+from mem1.types import FAILURES, Task, Trajectory
+
+ROLLOUTS, VALIDATION = "rollouts", "validation"
+_T = TypeVar("_T")
+
+
+class Source(Protocol):
+    """Gives the trajectories of each step, those of a task side by side."""
+
+    def batch(self, step: int) -> list[Trajectory]: ...
+
+
+class Plan(Protocol):
+    """Makes the jobs of some tasks."""
+
+    def __call__(
+        self, tasks: Sequence[Task], *, samples: int, seed: int, greedy: bool
+    ) -> list[Job]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demonstrations:
+    """Trajectories to imitate, each once an epoch."""
+
+    trajectories: Sequence[Trajectory]
+    config: TrainConfig
+
+    def batch(self, step: int) -> list[Trajectory]:
+        size, seed = self.config.batch_size, self.config.seed
+        return drawn(self.trajectories, step=step, size=size, seed=seed, name="demonstrations")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollouts:
+    """Episodes of the policy on training and on held-out tasks."""
+
+    folder: Path
+    tasks: Sequence[Task]
+    validation_tasks: Sequence[Task]
+    plan: Plan
+    config: TrainConfig
+    concurrency: int
+    runner: asyncio.Runner
+    on_done: Callable[[Trajectory], None] | None = None
+
+    def batch(self, step: int) -> list[Trajectory]:
+        """`group_size` episodes of each task of the step; failed ones are left out, and so are
+        groups of which only one is left, if the algorithm compares rollouts.
+
+        Raises: EngineError if there's nothing to learn from.
+        """
+        size, seed = self.config.batch_size, self.config.seed
+        tasks = drawn(self.tasks, step=step, size=size, seed=seed, name="tasks")
+        samples = self.config.group_size
+        jobs = self.plan(tasks, samples=samples, seed=seed * 1_000_003 + step, greedy=False)
+        done = self._collect(jobs, path=self.folder / ROLLOUTS / step_file(step))
+        sound = [trajectory for trajectory in done if trajectory.stop_reason not in FAILURES]
+        least = min(samples, 2) if self.config.algorithm in ("grpo", "rloo") else 1
+        sizes = {id_: sum(t.task.id == id_ for t in sound) for id_ in {t.task.id for t in sound}}
+        whole = [t for t in sound if t.turns and sizes[t.task.id] >= least]
+        if not whole:
+            raise EngineError(
+                f"step {step}: none of {len(done)} episodes can be learned from, the first ended "
+                f"with {done[0].stop_reason}: {done[0].error}"
+            )
+        return whole
+
+    def validate(self, step: int) -> list[Trajectory]:
+        """One greedy episode of each held-out task."""
+        jobs = self.plan(self.validation_tasks, samples=1, seed=self.config.seed, greedy=True)
+        return self._collect(jobs, path=self.folder / VALIDATION / step_file(step))
+
+    def forget_after(self, step: int) -> None:
+        """Delete what a run that goes on from this step will sample anew, with other weights."""
+        for name, kept in ((ROLLOUTS, step + 1), (VALIDATION, step)):
+            for path in (self.folder / name).glob("step-*.jsonl"):
+                if path.name > step_file(kept):
+                    path.unlink()
+
+    def _collect(self, jobs: Sequence[Job], *, path: Path) -> list[Trajectory]:
+        with TrajectoryStore(path) as store:
+            return self.runner.run(
+                collect(jobs, concurrency=self.concurrency, store=store, on_done=self.on_done)
+            )
+
+
+def step_file(step: int) -> str:
+    return f"step-{step:06d}.jsonl"
+
+
+def drawn(items: Sequence[_T], *, step: int, size: int, seed: int, name: str) -> list[_T]:
+    """The `size` items of a step, counted from 1: all items once an epoch, newly shuffled each.
+
+    Raises: ConfigError if there are fewer.
+    """
+    if len(items) < size:
+        raise ConfigError(f"train.batch_size = {size}, but there are {len(items)} {name}")
+    epoch, place = divmod(step - 1, len(items) // size)
+    order = np.random.default_rng([seed, epoch]).permutation(len(items))
+    return [items[index] for index in order[place * size :][:size]]
+
+
+def worth_imitating(
+    trajectories: Sequence[Trajectory], *, least_reward: float | None
+) -> list[Trajectory]:
+    """Those with exact tokens and enough reward. Raises: DataError if there are none."""
+    kept = [
+        trajectory
+        for trajectory in trajectories
+        if trajectory.turns
+        and trajectory.stop_reason not in FAILURES
+        and all(turn.completion.exact for turn in trajectory.turns)
+        and (least_reward is None or trajectory.reward >= least_reward)
+    ]
+    if not kept:
+        raise DataError(
+            f"none of {len(trajectories)} trajectories has exact token ids and a reward of at "
+            f"least {least_reward}: lower train.data.least_reward or name other files"
+        )
+    return kept

@@ -1,0 +1,222 @@
+"""THE STORY OF A RUN: collect -> learn -> log -> evaluate -> save, step by step.
+
+Run(folder, learner, source) -> train -> folder/policy, an ordinary Hugging Face folder
+
+runs/demo/config.toml       what it was started with
+runs/demo/metrics.jsonl     one line for each step
+runs/demo/checkpoints/      what it goes on from when it's started again
+runs/demo/rollouts/         the trajectories of each step
+runs/demo/validation/       those of the held-out tasks
+runs/demo/policy/           the trained model
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+
+from mem1.evals.metrics import measure
+from mem1.train.checkpoint import (
+    Checkpoint,
+    State,
+    best_checkpoint,
+    latest_checkpoint,
+    save_checkpoint,
+)
+from mem1.train.experience import gather
+from mem1.train.logbook import Logbook
+from mem1.train.sources import Demonstrations, Rollouts
+from mem1.train.update import Learner, imitate, learn
+from mem1.types import Trajectory
+
+CHECKPOINTS, POLICY, BEST_POLICY = "checkpoints", "policy", "policy-best"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Run:
+    """What a run is made of."""
+
+    folder: Path
+    learner: Learner
+    source: Demonstrations | Rollouts
+    export: Callable[[Path], None]
+    """Writes the policy as it is into a folder, with its tokenizer."""
+    weights_changed: Callable[[], None]
+    """Tells the sampling engine, which shares the weights, to forget what it computed."""
+    on_step: Callable[[int, Mapping[str, float]], None]
+    """Told of every step's metrics."""
+    warn: Callable[[str], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Progress:
+    """How far a run is."""
+
+    step: int = 0
+    """Steps whose updates are whole and logged."""
+    saved: int = 0
+    best: float | None = None
+    """Best reward on held-out tasks."""
+    updating: bool = False
+    """Whether the weights are between two steps."""
+
+
+def train(run: Run) -> Path:
+    """Train until the steps of the config are done; goes on where an earlier run ended.
+
+    Gives the folder of the trained policy. An interrupt, or an engine that fails, saves the steps
+    that are whole. Raises: TrainingError for a loss or gradient that isn't finite; the checkpoint
+    before stays the newest.
+    """
+    config = run.learner.config
+    progress = _resume(run)
+    last_step = progress.step if progress else None
+    with Logbook(run.folder, last_step=last_step, sinks=config.loggers) as logbook:
+        progress = progress or _begin(run, logbook)
+        try:
+            while progress.step < config.steps:
+                _advance(run, progress, logbook)
+        except BaseException:
+            if not progress.updating and progress.step > progress.saved:
+                _save(run, progress, is_best=False)
+            raise
+    return _export(run)
+
+
+def _begin(run: Run, logbook: Logbook) -> _Progress:
+    """Evaluate the policy as it came."""
+    metrics = _validate(run, step=0) if run.learner.config.eval_every else {}
+    if metrics:
+        logbook.write(metrics, step=0)
+        run.on_step(0, metrics)
+    return _Progress(best=metrics.get("validation/reward"))
+
+
+def _advance(run: Run, progress: _Progress, logbook: Logbook) -> None:
+    """Make one step."""
+    config, step = run.learner.config, progress.step + 1
+    started = time.perf_counter()
+    trajectories = run.source.batch(step)
+    metrics = {**summary(trajectories), "collect_s": time.perf_counter() - started}
+    # Half an update is no state to save: an interrupt waits for its end.
+    with _finished_first():
+        progress.updating = True
+        metrics |= _improve(run, trajectories, step=step)
+        if _due(step, every=config.eval_every, last=config.steps):
+            metrics |= _validate(run, step=step)
+        logbook.write(metrics, step=step)
+        run.on_step(step, metrics)
+        progress.step, progress.updating = step, False
+        reward = metrics.get("validation/reward")
+        is_best = reward is not None and (progress.best is None or reward > progress.best)
+        progress.best = reward if is_best else progress.best
+        if is_best or _due(step, every=config.save_every, last=config.steps):
+            _save(run, progress, is_best=is_best)
+
+
+def _improve(run: Run, trajectories: Sequence[Trajectory], *, step: int) -> dict[str, float]:
+    """Learn from a batch. Gives the metrics of the updates."""
+    learner, name, started = run.learner, f"step {step}", time.perf_counter()
+    if learner.config.algorithm == "sft":
+        learned = imitate(learner, trajectories, name=name)
+    else:
+        experience = gather(trajectories, policy=learner.policy, config=learner.config)
+        learned = learn(learner, experience, name=name)
+    run.weights_changed()
+    return {**learned, "learn_s": time.perf_counter() - started}
+
+
+def _validate(run: Run, *, step: int) -> dict[str, float]:
+    if not isinstance(run.source, Rollouts) or not run.source.validation_tasks:
+        return {}
+    found = summary(run.source.validate(step))
+    return {f"validation/{name}": value for name, value in found.items()}
+
+
+def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Means over trajectories: reward, its deviation, and the figures of `mem1.evals.metrics`."""
+    rewards = [trajectory.reward for trajectory in trajectories]
+    rows = [measure(trajectory) for trajectory in trajectories]
+    names = ("em", "f1", "valid_turns", "answer_rate", "num_turns", "peak_tokens")
+    means = {name: float(np.mean([row[name] for row in rows])) for name in names}
+    return {
+        "reward": float(np.mean(rewards)),
+        "reward_std": float(np.std(rewards)),
+        "num_trajectories": float(len(trajectories)),
+        "generated_tokens": sum(row["generated_tokens"] for row in rows),
+        **means,
+    }
+
+
+def _due(step: int, *, every: int | None, last: int) -> bool:
+    return every is not None and (step % every == 0 or step == last)
+
+
+def _save(run: Run, progress: _Progress, *, is_best: bool) -> None:
+    learner = run.learner
+    parts = learner.policy.parts() | {
+        "optimizer": learner.optimizer.state(),
+        "run": State(info={"best": progress.best}),
+    }
+    if learner.critic_optimizer:
+        parts["critic_optimizer"] = learner.critic_optimizer.state()
+    save_checkpoint(
+        run.folder / CHECKPOINTS,
+        checkpoint=Checkpoint(step=progress.step, parts=parts),
+        keep_last=learner.config.keep_last,
+        best=is_best,
+    )
+    progress.saved = progress.step
+
+
+def _resume(run: Run) -> _Progress | None:
+    """Load the newest whole checkpoint; None if there is none.
+
+    A step's tasks and seeds follow from its number, so no state of randomness is needed.
+    """
+    found = latest_checkpoint(run.folder / CHECKPOINTS, warn=run.warn)
+    if found is None:
+        return None
+    learner, parts = run.learner, found.parts
+    learner.policy.load_parts(parts)
+    learner.optimizer.load(parts["optimizer"])
+    if learner.critic_optimizer:
+        learner.critic_optimizer.load(parts["critic_optimizer"])
+    if isinstance(run.source, Rollouts):
+        run.source.forget_after(found.step)
+    return _Progress(step=found.step, saved=found.step, best=parts["run"].info["best"])
+
+
+def _export(run: Run) -> Path:
+    """Write the last policy, and the best one beside it if there were evaluations."""
+    run.export(run.folder / POLICY)
+    if run.learner.config.eval_every:
+        best = best_checkpoint(run.folder / CHECKPOINTS, warn=run.warn)
+        if best is not None:
+            run.learner.policy.load_parts(best.parts)
+            run.export(run.folder / BEST_POLICY)
+    return run.folder / POLICY
+
+
+@contextmanager
+def _finished_first() -> Iterator[None]:
+    """Ctrl-C within the block takes effect at its end; a second one at once."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt

@@ -1,0 +1,212 @@
+"""EXPERIENCE -> NEW WEIGHTS: one optimizer step for each mini-batch.
+
+    Experience -> learn -> metrics of the updates
+    [Trajectory] -> imitate -> metrics      supervised: the sampled tokens as they are
+
+The loss of a mini-batch is a weighted sum over its tokens, so its rows are added up one by one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mem1.errors import TrainingError
+from mem1.packing import PackedBatch, SampledTokens, sampled_tokens
+from mem1.train import losses
+from mem1.train.config import TrainConfig
+from mem1.train.experience import Experience, MiniBatch, split, temperature
+from mem1.train.optimizer import Optimizer
+from mem1.train.policy import Policy
+from mem1.types import Trajectory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Learner:
+    """A policy and the optimizers that change it."""
+
+    policy: Policy
+    optimizer: Optimizer
+    critic_optimizer: Optimizer | None
+    """Of a separate critic."""
+    config: TrainConfig
+
+    @classmethod
+    def create(cls, policy: Policy, *, config: TrainConfig) -> "Learner":
+        mini_batches = config.batch_size // (config.mini_batch_size or config.batch_size)
+        total = config.steps * config.epochs * mini_batches
+        critic = config.critic
+        return cls(
+            policy=policy,
+            optimizer=Optimizer(
+                policy.policy_parameters(), config=config.optimizer, total_steps=total
+            ),
+            critic_optimizer=Optimizer(
+                policy.critic_parameters(), config=critic.optimizer, total_steps=total
+            )
+            if critic and critic.kind == "separate"
+            else None,
+            config=config,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Sums:
+    """Weighted sums over tokens, and extremes; plain numbers."""
+
+    total: dict[str, float] = field(default_factory=dict[str, float])
+    most: dict[str, float] = field(default_factory=dict[str, float])
+
+    def add(self, weights: Tensor, **per_token: Tensor) -> None:
+        for name, values in per_token.items():
+            share = float((weights * values.detach().to(weights.dtype)).sum())
+            self.total[name] = self.total.get(name, 0.0) + share
+
+    def top(self, **values: Tensor) -> None:
+        for name, value in values.items():
+            self.most[name] = max(self.most.get(name, -torch.inf), float(value.detach().max()))
+
+
+def learn(learner: Learner, experience: Experience, *, name: str) -> dict[str, float]:
+    """Learn from a batch, `epochs` times over. Gives means over the updates and their tokens.
+
+    Args: `name`, of the batch, for messages.
+    Raises: TrainingError if a loss or gradient isn't finite.
+    """
+
+    def backward(row: PackedBatch, weights: Tensor, sums: _Sums) -> Tensor:
+        return _row_loss(learner, experience, row, weights=weights, sums=sums)
+
+    updates = [
+        _update(learner, mini_batch, tokens=experience.tokens, backward=backward, name=name)
+        for _ in range(learner.config.epochs)
+        for mini_batch in experience.mini_batches
+    ]
+    return _merged(updates)
+
+
+def imitate(learner: Learner, trajectories: Sequence[Trajectory], *, name: str) -> dict[str, float]:
+    """One epoch of supervised learning on the tokens that the trajectories' replies are made of."""
+    tokens = sampled_tokens(trajectories)
+    policy = learner.policy
+
+    def backward(row: PackedBatch, weights: Tensor, sums: _Sums) -> Tensor:
+        scores = policy.score(row, temperature_T=torch.ones_like(weights))
+        sums.add(weights, loss=-scores.logprobs_T, entropy=scores.entropy_T)
+        return -(weights * scores.logprobs_T).sum()
+
+    updates = [
+        _update(learner, mini_batch, tokens=tokens, backward=backward, name=name)
+        for mini_batch in split(trajectories, tokens=tokens, config=learner.config)
+    ]
+    return _merged(updates)
+
+
+def _update(
+    learner: Learner,
+    mini_batch: MiniBatch,
+    *,
+    tokens: SampledTokens,
+    backward: Callable[[PackedBatch, Tensor, _Sums], Tensor],
+    name: str,
+) -> dict[str, float]:
+    """Add up the gradients of all rows and step."""
+    policy, sums = learner.policy, _Sums()
+    first, *more = mini_batch.task_ids
+    name = f"{name}, tasks {first}" + (f" and {len(more)} more" if more else "")
+    policy.learn(True)
+    try:
+        for row in mini_batch.rows:
+            weights = _tensor(mini_batch.weights_T, row, policy=policy)
+            loss = backward(row, weights, sums)
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"{name}: the loss is {float(loss)}: the weights are those of the step "
+                    "before. Lower the learning rate, or look at this batch's trajectories"
+                )
+            loss.backward()
+        metrics = {"grad_norm": learner.optimizer.step(batch=name)}
+        if learner.critic_optimizer:
+            metrics["critic_grad_norm"] = learner.critic_optimizer.step(batch=name)
+    finally:
+        policy.learn(False)
+        learner.optimizer.clear()
+        if learner.critic_optimizer:
+            learner.critic_optimizer.clear()
+    return metrics | sums.total | sums.most
+
+
+def _row_loss(
+    learner: Learner, experience: Experience, row: PackedBatch, *, weights: Tensor, sums: _Sums
+) -> Tensor:
+    """The row's share of the mini-batch's loss."""
+    policy, config, settings = learner.policy, learner.config, learner.config.loss
+
+    def known(values_T: np.ndarray) -> Tensor:
+        return _tensor(values_T, row, policy=policy)
+
+    at = temperature(experience.tokens, row, policy=policy)
+    scores = policy.score(row, temperature_T=at)
+    logprobs = scores.logprobs_T
+    old_T = experience.old_logprobs_T
+    old = logprobs.detach() if old_T is None else known(old_T)
+    sampled = known(experience.tokens.sampled_logprobs)
+    surrogate = losses.policy_loss(
+        logprobs,
+        old_logprobs=old,
+        advantages=known(experience.advantages_T),
+        clip_low=settings.clip_low,
+        clip_high=settings.clip_high,
+    )
+    importance = losses.importance_weights(
+        old, sampled_logprobs=sampled, cap=settings.importance_cap
+    )
+    loss = surrogate.loss * importance - settings.entropy * scores.entropy_T
+    gap = (old - sampled).abs()
+    sums.add(
+        weights,
+        loss=surrogate.loss,
+        entropy=scores.entropy_T,
+        ratio=surrogate.ratio,
+        clip_fraction=surrogate.clipped,
+        logprob_gap=gap,
+    )
+    sums.top(ratio_max=surrogate.ratio, logprob_gap_max=gap)
+    if experience.ref_logprobs_T is not None:
+        divergence = losses.kl_divergence(
+            logprobs,
+            ref_logprobs=known(experience.ref_logprobs_T),
+            estimator=settings.kl_estimator,
+        )
+        sums.add(weights, kl=divergence)
+        if settings.kl_in == "loss":
+            loss = loss + settings.kl * divergence
+    if config.critic is not None:
+        assert experience.values_T is not None
+        assert experience.returns_T is not None
+        values = scores.values_T if policy.critic is None else policy.values(row)
+        assert values is not None
+        missed = losses.value_loss(
+            values,
+            old_values=known(experience.values_T),
+            returns=known(experience.returns_T),
+            clip=config.critic.value_clip,
+        )
+        sums.add(weights, value_loss=missed, value=values)
+        loss = loss + missed * (config.critic.coef if policy.critic is None else 1.0)
+    return (weights * loss).sum()
+
+
+def _tensor(values_T: np.ndarray, row: PackedBatch, *, policy: Policy) -> Tensor:
+    return torch.from_numpy(values_T[row.index]).to(policy.device, policy.loss_dtype)
+
+
+def _merged(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over the updates; of extremes, the largest."""
+    return {
+        name: max(found) if name.endswith("_max") else float(np.mean(found))
+        for name in updates[0]
+        for found in [[update[name] for update in updates]]
+    }

@@ -1,0 +1,252 @@
+"""RunConfig -> a run of the trainer.
+
+    [engine] the policy, which samples its own episodes; [tasks], [validation] what it works on
+    [train]  how it learns
+
+>>> import mem1                                                                   # doctest: +SKIP
+>>> config = mem1.load_config("configs/tiny.toml")                                # doctest: +SKIP
+>>> mem1.train_policy(config, folder="runs/tiny")                                 # doctest: +SKIP
+"""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mem1.config import LocalConfig, RunConfig, save_config
+from mem1.errors import ConfigError, DataError
+from mem1.evals.run import TRAJECTORIES_FILE
+from mem1.files import atomic_write
+from mem1.rollout import Job
+from mem1.rollout.store import read_trajectories
+from mem1.settings import dump_toml, to_table
+from mem1.train.config import TrainConfig
+from mem1.types import Task, Trajectory
+from mem1.wiring import compose_tasks, model_path, open_world, plan_jobs
+
+if TYPE_CHECKING:
+    from mem1.chat.hf import HFRenderer
+    from mem1.engines.local import LocalEngine
+    from mem1.train.policy import Policy
+    from mem1.train.sources import Demonstrations, Rollouts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainWatcher:
+    """Is told how training goes."""
+
+    on_step: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None
+    """Each step's number and metrics; step 0 is the evaluation of the policy as it came."""
+    on_done: Callable[[Trajectory], None] | None = None
+    """Each new episode."""
+    on_index: Callable[[int, int], None] | None = None
+    """Passages indexed so far, and how many there are."""
+    warn: Callable[[str], None] = lambda text: None
+
+
+def train_policy(
+    config: RunConfig, *, folder: Path | str, watcher: TrainWatcher | None = None
+) -> Path:
+    """Train a policy as the config says; goes on where an earlier run in the folder ended.
+
+    Gives the folder of the trained policy, an ordinary Hugging Face folder.
+    Raises: ConfigError for what doesn't fit together, StoreError if the folder belongs to a run
+    with other settings, TrainingError for a loss or gradient that isn't finite.
+    """
+    watcher, folder = watcher or TrainWatcher(), Path(folder)
+    settings, engine_config = _checked(config)
+    path = model_path(engine_config.model)
+    save_config(config, folder)
+    from mem1.chat.hf import HFRenderer
+    from mem1.train.policy import load_policy
+    from mem1.train.trainer import Run, train
+    from mem1.train.update import Learner
+
+    renderer = HFRenderer.load(path)
+    policy = load_policy(path, config=settings, device=engine_config.device)
+    with ExitStack() as stack:
+        if settings.algorithm == "sft":
+            source, weights_changed = _demonstrations(config, settings, renderer), _nothing
+        else:
+            engine = _sampler(engine_config, policy=policy, renderer=renderer)
+            runner = stack.enter_context(asyncio.Runner())
+            stack.callback(lambda: runner.run(engine.close()))
+            plan = _Plan(config, engine, renderer, watcher)
+            source = _rollouts(config, settings, folder=folder, plan=plan, runner=runner)
+            weights_changed = engine.forget
+        return train(
+            Run(
+                folder=folder,
+                learner=Learner.create(policy, config=settings),
+                source=source,
+                export=lambda target: _export(policy, renderer, config=config, folder=target),
+                weights_changed=weights_changed,
+                on_step=watcher.on_step,
+                warn=watcher.warn,
+            )
+        )
+
+
+def _checked(config: RunConfig) -> tuple[TrainConfig, LocalConfig]:
+    """What a training run needs of a config. Raises: ConfigError for what is missing."""
+    settings, engine = config.train, config.engine
+    if settings is None:
+        raise ConfigError("train is missing: add  [train]  with an algorithm and steps")
+    if not isinstance(engine, LocalConfig):
+        raise ConfigError(
+            f"engine.kind = {engine.kind!r}: what is trained is sampled in this process, set "
+            "engine.kind = 'local'"
+        )
+    if len(config.context.policies) != 1:
+        raise ConfigError(
+            f"context.policies = {list(config.context.policies)}: name the one to train with"
+        )
+    if settings.algorithm != "sft" and config.sampling.temperature <= 0:
+        raise ConfigError(
+            f"sampling.temperature = {config.sampling.temperature}: greedy rollouts are all alike, "
+            "give more than 0"
+        )
+    if settings.eval_every and config.validation is None:
+        raise ConfigError("train.eval_every needs held-out tasks: add  [validation]")
+    return settings, engine
+
+
+def _nothing() -> None:
+    pass
+
+
+def _sampler(config: LocalConfig, *, policy: "Policy", renderer: "HFRenderer") -> "LocalEngine":
+    """An engine that samples from the very weights that are trained."""
+    from mem1.engines.local import LocalEngine
+
+    return LocalEngine(
+        policy.sampled_model,
+        codec=renderer,
+        eos_ids=renderer.eos_ids,
+        max_batch=config.max_batch,
+        prefix_cache_tokens=config.prefix_cache_tokens,
+    )
+
+
+class _Plan:
+    """Makes the jobs of some tasks, as `mem1.train.sources.Plan` wants them."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        engine: "LocalEngine",
+        renderer: "HFRenderer",
+        watcher: TrainWatcher,
+    ) -> None:
+        self._config, self._engine, self._renderer = config, engine, renderer
+        self._make_env = open_world(config, on_progress=watcher.on_index)
+        self.on_done = watcher.on_done
+
+    def __call__(
+        self, tasks: Sequence[Task], *, samples: int, seed: int, greedy: bool
+    ) -> list[Job]:
+        config = self._config
+        sampling = replace(config.sampling, seed=seed)
+        config = replace(
+            config,
+            sampling=replace(sampling, temperature=0.0) if greedy else sampling,
+            run=replace(config.run, samples=samples),
+        )
+        return plan_jobs(
+            config,
+            tasks=tasks,
+            engine=self._engine,
+            renderer=self._renderer,
+            make_env=self._make_env,
+        )
+
+
+def _rollouts(
+    config: RunConfig,
+    settings: TrainConfig,
+    *,
+    folder: Path,
+    plan: _Plan,
+    runner: asyncio.Runner,
+) -> "Rollouts":
+    from mem1.train.sources import Rollouts
+
+    return Rollouts(
+        folder=folder,
+        tasks=compose_tasks(config.tasks),
+        validation_tasks=compose_tasks(config.validation) if config.validation else (),
+        plan=plan,
+        config=settings,
+        concurrency=config.run.concurrency,
+        runner=runner,
+        on_done=plan.on_done,
+    )
+
+
+def _demonstrations(
+    config: RunConfig, settings: TrainConfig, renderer: "HFRenderer"
+) -> "Demonstrations":
+    """Trajectories and transcripts of the files that `train.data` names."""
+    from mem1.train.sources import Demonstrations, worth_imitating
+    from mem1.train.transcripts import played, read_transcripts
+
+    found: list[Trajectory] = []
+    for name in settings.data.trajectories:
+        path = Path(name) / TRAJECTORIES_FILE if Path(name).is_dir() else Path(name)
+        if not path.exists():
+            raise DataError(f"train.data.trajectories: {path}: no such file")
+        found += read_trajectories(path)
+    for name in settings.data.transcripts:
+        transcripts = read_transcripts(Path(name))
+        (context,) = config.policies()
+        found += asyncio.run(
+            played(transcripts, renderer=renderer, context=context, budget=config.budget)
+        )
+    kept = worth_imitating(found, least_reward=settings.data.least_reward)
+    _check_vocabulary(kept, size=renderer.vocab_size)
+    return Demonstrations(trajectories=kept, config=settings)
+
+
+def _check_vocabulary(trajectories: Sequence[Trajectory], *, size: int) -> None:
+    for trajectory in trajectories:
+        largest = max(max((*t.prompt_ids, *t.completion.token_ids)) for t in trajectory.turns)
+        if largest >= size:
+            raise DataError(
+                f"task {trajectory.task.id}, sample {trajectory.sample}: token {largest}, but the "
+                f"policy's vocabulary has {size}: it was sampled with another tokenizer. Write it "
+                "as a transcript, in text, instead"
+            )
+
+
+def _export(policy: "Policy", renderer: "HFRenderer", *, config: RunConfig, folder: Path) -> None:
+    """Write a Hugging Face folder: weights, tokenizer, model card; whole or not at all."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    policy.export(unfinished)
+    renderer.save(unfinished)
+    atomic_write(unfinished / "README.md", _model_card(config))
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+
+
+def _model_card(config: RunConfig) -> str:
+    assert config.train is not None
+    assert isinstance(config.engine, LocalConfig)
+    return f"""---
+library_name: transformers
+base_model: {config.engine.model}
+tags: [mem1, reinforcement-learning, agents]
+---
+
+# A policy trained with mem1
+
+Trained from `{config.engine.model}` with {config.train.algorithm}, {config.train.steps} steps, on
+contexts of the policy `{config.context.policies[0]}`. Run it with  `mem1 run "question" --set
+engine.model=FOLDER`  and the budget below, or with any server that loads Hugging Face folders.
+
+```toml
+{dump_toml(to_table(config))}```
+"""
