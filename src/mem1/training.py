@@ -66,7 +66,9 @@ def train_policy(
     from mem1.train.update import Learner
 
     renderer = HFRenderer.load(path)
-    policy = load_policy(path, config=settings, device=engine_config.device)
+    policy = load_policy(
+        path, config=settings, device=engine_config.device, dtype=engine_config.dtype
+    )
     with ExitStack() as stack:
         if settings.algorithm == "sft":
             source, weights_changed = _demonstrations(config, settings, renderer), _nothing

@@ -100,8 +100,6 @@ class TrainConfig:
     row_tokens: int = 16_384
     """Tokens that go through the model at once; memory grows with it, results don't change."""
     seed: int = 0
-    dtype: Literal["float32", "bfloat16"] | None = None
-    """Of the trained weights; None: bfloat16 on a GPU, else float32."""
     gradient_checkpointing: bool = False
     eval_every: int | None = None
     """Steps between evaluations of the held-out tasks; None: none."""

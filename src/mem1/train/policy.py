@@ -121,10 +121,17 @@ class Policy:
         model.save_pretrained(str(folder))
 
 
-def load_policy(path: Path, *, config: TrainConfig, device: str | None = None) -> Policy:
-    """Load what a run trains. Raises: ModelError for a model that can't be trained exactly."""
-    model = load_model(path, device=device, dtype=config.dtype or _dtype(device))
-    return make_policy(model, config=config)
+def load_policy(
+    path: Path, *, config: TrainConfig, device: str | None = None, dtype: str | None = None
+) -> Policy:
+    """Load what a run trains.
+
+    Args: `dtype`, of the weights, default bfloat16 on a GPU, else float32.
+    Raises: ModelError for a model that can't be trained exactly.
+    """
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    dtype = dtype or ("bfloat16" if on_gpu else "float32")
+    return make_policy(load_model(path, device=device, dtype=dtype), config=config)
 
 
 def make_policy(model: PreTrainedModel, *, config: TrainConfig) -> Policy:
@@ -175,8 +182,3 @@ def _with_adapters(model: PreTrainedModel, config: LoraConfig) -> "PeftModel":
 
 def _trained(module: Any) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
-
-
-def _dtype(device: str | None) -> str:
-    on_gpu = device != "cpu" and torch.cuda.is_available()
-    return "bfloat16" if on_gpu else "float32"

@@ -2,13 +2,15 @@
 
     make_tiny(folder) -> config.json, model.safetensors, tokenizer.json
 
-Its tokenizer has a token for every word of the ledger, the tags and the hint, and bytes for all
+A Llama of some 0.1 M parameters, because transformers reads a Llama's tokenizer.json as it is; for
+a Qwen2 it puts Qwen's own word splitting in its place. Its tokenizer has a token for every word of the ledger, the tags and the hint, and bytes for all
 other text: nothing is unknown, every text survives.
 """
 
 from typing import TYPE_CHECKING
 
 from mem1.envs.ledger import LEDGER_PROMPT, NO_ACTION, NOTHING
+from mem1.errors import ConfigError, MissingExtraError
 from mem1.rollout.episode import hint_text
 from mem1.tasks.ledger import FOUND, MOST, NAMES, NEXT, NOW, SEARCH, UNKNOWN, VALUES
 from mem1.text import ANSWER_TAG, OBSERVATION_TAG, STATE_TAG, close_tag, open_tag
@@ -24,6 +26,49 @@ CHAT_TEMPLATE = (
 _PIECES = r"\[/?HINT\]|</?[a-z]+>| ?[A-Za-z]+| ?[0-9]+|[^A-Za-z0-9]"
 """Tags, words and numbers with the blank before them, single other characters."""
 _MOST_TURNS = 64
+
+
+def make_tiny(
+    folder: Path,
+    *,
+    seed: int,
+    hidden: int = 64,
+    layers: int = 2,
+    heads: int = 2,
+    window: int = 2048,
+) -> None:
+    """Write a policy that knows nothing yet: random weights, the same ones for the same seed.
+
+    Args: `hidden`, width of the residual stream, a multiple of twice `heads`; `window`, most tokens
+    of context and reply.
+    Raises: ConfigError for a width that the heads don't divide, MissingExtraError.
+    """
+    if hidden < 1 or heads < 1 or hidden % (2 * heads):
+        raise ConfigError(f"hidden is {hidden}: choose a multiple of {2 * heads} for {heads} heads")
+    try:
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+    except ImportError as error:
+        raise MissingExtraError("torch and transformers", extra="local") from error
+    tokenizer = tiny_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=window,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def tiny_tokenizer() -> "PreTrainedTokenizerFast":
