@@ -2,11 +2,12 @@
 
     make_tiny(folder) -> config.json, model.safetensors, tokenizer.json
 
-A Llama of some 0.1 M parameters, because transformers reads a Llama's tokenizer.json as it is; for
-a Qwen2 it puts Qwen's own word splitting in its place. Its tokenizer has a token for every word of the ledger, the tags and the hint, and bytes for all
-other text: nothing is unknown, every text survives.
+A Llama of some 0.1 M parameters: of a Llama, transformers reads tokenizer.json as it is; of a
+Qwen2 it puts Qwen's own word splitting in its place. The tokenizer has a token for every word of
+the ledger, the tags and the hint, and bytes for all other text: nothing is unknown.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mem1.envs.ledger import LEDGER_PROMPT, NO_ACTION, NOTHING
@@ -51,6 +52,7 @@ def make_tiny(
     except ImportError as error:
         raise MissingExtraError("torch and transformers", extra="local") from error
     tokenizer = tiny_tokenizer()
+    end = len(tokenizer) - 1
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
@@ -61,8 +63,8 @@ def make_tiny(
         max_position_embeddings=window,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=end,
+        pad_token_id=end,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
