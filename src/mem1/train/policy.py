@@ -36,6 +36,8 @@ class Policy:
     """A model of its own for the values; None: `value_head` reads the policy's own layers."""
     reference: PreTrainedModel | None = None
     """A frozen copy; None with adapters, which are switched off instead."""
+    recomputes: bool = False
+    """Whether layers compute their activations a second time to save memory."""
 
     @property
     def device(self) -> torch.device:
@@ -71,10 +73,10 @@ class Policy:
             return score(self.model, row, temperature_T=temperature_T).logprobs_T
 
     def learn(self, learning: bool, /) -> None:
-        """Enter or leave the mode in which layers recompute their activations, if they do."""
+        """Enter or leave the mode in which layers recompute; sampling is faster without."""
         for model in (self.model, self.critic):
             if model is not None:
-                model.train(learning and model.is_gradient_checkpointing)
+                model.train(learning and self.recomputes)
 
     def policy_parameters(self) -> Iterator[nn.Parameter]:
         """What the policy's optimizer steps: with a critic of one layer, that one too."""
@@ -149,7 +151,13 @@ def make_policy(model: PreTrainedModel, *, config: TrainConfig) -> Policy:
         if trained is not None and config.gradient_checkpointing:
             trained.gradient_checkpointing_enable({"use_reentrant": False})
     adapted = _with_adapters(model, config.lora) if config.lora else model
-    return Policy(model=adapted, value_head=value_head, critic=critic, reference=reference)
+    return Policy(
+        model=adapted,
+        value_head=value_head,
+        critic=critic,
+        reference=reference,
+        recomputes=config.gradient_checkpointing,
+    )
 
 
 def _value_head(model: PreTrainedModel) -> nn.Linear:

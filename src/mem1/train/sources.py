@@ -24,9 +24,19 @@ _T = TypeVar("_T")
 
 
 class Source(Protocol):
-    """Gives the trajectories of each step, those of a task side by side."""
+    """Gives what a run learns from and is judged by."""
 
-    def batch(self, step: int) -> list[Trajectory]: ...
+    def batch(self, step: int) -> list[Trajectory]:
+        """The trajectories of a step, those of a task side by side."""
+        ...
+
+    def validate(self, step: int) -> list[Trajectory]:
+        """Those of held-out tasks after a step, or before the first one; none if there are none."""
+        ...
+
+    def forget_after(self, step: int) -> None:
+        """The run goes on from this step: what came after it is void."""
+        ...
 
 
 class Plan(Protocol):
@@ -47,6 +57,12 @@ class Demonstrations:
     def batch(self, step: int) -> list[Trajectory]:
         size, seed = self.config.batch_size, self.config.seed
         return drawn(self.trajectories, step=step, size=size, seed=seed, name="demonstrations")
+
+    def validate(self, step: int) -> list[Trajectory]:
+        return []
+
+    def forget_after(self, step: int) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,11 +102,13 @@ class Rollouts:
 
     def validate(self, step: int) -> list[Trajectory]:
         """One greedy episode of each held-out task."""
+        if not self.validation_tasks:
+            return []
         jobs = self.plan(self.validation_tasks, samples=1, seed=self.config.seed, greedy=True)
         return self._collect(jobs, path=self.folder / VALIDATION / step_file(step))
 
     def forget_after(self, step: int) -> None:
-        """Delete what a run that goes on from this step will sample anew, with other weights."""
+        """Delete the stored episodes that will be sampled anew, with other weights."""
         for name, kept in ((ROLLOUTS, step + 1), (VALIDATION, step)):
             for path in (self.folder / name).glob("step-*.jsonl"):
                 if path.name > step_file(kept):

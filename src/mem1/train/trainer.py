@@ -30,7 +30,7 @@ from mem1.train.checkpoint import (
 )
 from mem1.train.experience import gather
 from mem1.train.logbook import Logbook
-from mem1.train.sources import Demonstrations, Rollouts
+from mem1.train.sources import Source
 from mem1.train.update import Learner, imitate, learn
 from mem1.types import Trajectory
 
@@ -43,7 +43,7 @@ class Run:
 
     folder: Path
     learner: Learner
-    source: Demonstrations | Rollouts
+    source: Source
     export: Callable[[Path], None]
     """Writes the policy as it is into a folder, with its tokenizer."""
     weights_changed: Callable[[], None]
@@ -132,9 +132,8 @@ def _improve(run: Run, trajectories: Sequence[Trajectory], *, step: int) -> dict
 
 
 def _validate(run: Run, *, step: int) -> dict[str, float]:
-    if not isinstance(run.source, Rollouts) or not run.source.validation_tasks:
-        return {}
-    found = summary(run.source.validate(step))
+    trajectories = run.source.validate(step)
+    found = summary(trajectories) if trajectories else {}
     return {f"validation/{name}": value for name, value in found.items()}
 
 
@@ -187,8 +186,7 @@ def _resume(run: Run) -> _Progress | None:
     learner.optimizer.load(parts["optimizer"])
     if learner.critic_optimizer:
         learner.critic_optimizer.load(parts["critic_optimizer"])
-    if isinstance(run.source, Rollouts):
-        run.source.forget_after(found.step)
+    run.source.forget_after(found.step)
     return _Progress(step=found.step, saved=found.step, best=parts["run"].info["best"])
 
 
