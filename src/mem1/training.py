@@ -23,6 +23,7 @@ from mem1.files import atomic_write
 from mem1.rollout import Job
 from mem1.rollout.store import read_trajectories
 from mem1.settings import dump_toml, to_table
+from mem1.train.checks import check_mode, check_vocabulary
 from mem1.train.config import TrainConfig
 from mem1.types import Task, Trajectory
 from mem1.wiring import compose_tasks, model_path, open_world, plan_jobs
@@ -181,6 +182,8 @@ def _rollouts(
         tasks=compose_tasks(config.tasks),
         validation_tasks=compose_tasks(config.validation) if config.validation else (),
         plan=plan,
+        mode=config.run.mode,
+        temperature=config.sampling.temperature,
         config=settings,
         concurrency=config.run.concurrency,
         runner=runner,
@@ -208,19 +211,9 @@ def _demonstrations(
             played(transcripts, renderer=renderer, context=context, budget=config.budget)
         )
     kept = worth_imitating(found, least_reward=settings.data.least_reward)
-    _check_vocabulary(kept, size=renderer.vocab_size)
+    check_mode(kept, mode=config.run.mode)
+    check_vocabulary(kept, size=renderer.vocab_size)
     return Demonstrations(trajectories=kept, config=settings)
-
-
-def _check_vocabulary(trajectories: Sequence[Trajectory], *, size: int) -> None:
-    for trajectory in trajectories:
-        largest = max(max((*t.prompt_ids, *t.completion.token_ids)) for t in trajectory.turns)
-        if largest >= size:
-            raise DataError(
-                f"task {trajectory.task.id}, sample {trajectory.sample}: token {largest}, but the "
-                f"policy's vocabulary has {size}: it was sampled with another tokenizer. Write it "
-                "as a transcript, in text, instead"
-            )
 
 
 def _export(policy: "Policy", renderer: "HFRenderer", *, config: RunConfig, folder: Path) -> None:

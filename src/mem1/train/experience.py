@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from mem1.errors import DataError
 from mem1.packing import PackedBatch, SampledTokens, pack, sampled_tokens
 from mem1.train import advantages
 from mem1.train.config import TrainConfig
@@ -55,9 +54,7 @@ def gather(
     """Pack the trajectories of a batch, score them as they are, and say how good each token was.
 
     Args: `trajectories`, those of a task side by side.
-    Raises: DataError for trajectories whose tokens aren't exact.
     """
-    check_exact(trajectories)
     tokens = sampled_tokens(trajectories)
     mini_batches = split(trajectories, tokens=tokens, config=config)
     group_B = np.array([trajectory.task.id for trajectory in trajectories])
@@ -80,18 +77,6 @@ def gather(
         values_T=values_T,
         returns_T=returns_T,
     )
-
-
-def check_exact(trajectories: Sequence[Trajectory]) -> None:
-    """Raises: DataError for a trajectory whose token ids or log-probabilities aren't the engine's
-    own, or that were sampled greedily."""
-    for trajectory in trajectories:
-        name = f"task {trajectory.task.id}, sample {trajectory.sample}"
-        if not trajectory.exact:
-            raise DataError(
-                f"{name}: its token ids or log-probabilities are not the engine's own, so what "
-                "would be trained isn't what was run: use an engine that tells both"
-            )
 
 
 def split(

@@ -16,8 +16,9 @@ import numpy as np
 
 from mem1.errors import ConfigError, DataError, EngineError
 from mem1.rollout import Job, TrajectoryStore, collect
+from mem1.train.checks import check_sampled
 from mem1.train.config import TrainConfig
-from mem1.types import FAILURES, Task, Trajectory
+from mem1.types import FAILURES, SamplingMode, Task, Trajectory
 
 ROLLOUTS, VALIDATION = "rollouts", "validation"
 _T = TypeVar("_T")
@@ -73,6 +74,8 @@ class Rollouts:
     tasks: Sequence[Task]
     validation_tasks: Sequence[Task]
     plan: Plan
+    mode: SamplingMode
+    temperature: float
     config: TrainConfig
     concurrency: int
     runner: asyncio.Runner
@@ -93,6 +96,7 @@ class Rollouts:
         least = min(samples, 2) if self.config.algorithm in ("grpo", "rloo") else 1
         sizes = {id_: sum(t.task.id == id_ for t in sound) for id_ in {t.task.id for t in sound}}
         whole = [t for t in sound if t.turns and sizes[t.task.id] >= least]
+        check_sampled(whole, mode=self.mode, temperature=self.temperature)
         if not whole:
             raise EngineError(
                 f"step {step}: none of {len(done)} episodes can be learned from, the first ended "
