@@ -5,11 +5,12 @@
 
 A tape holds every token of an episode in the order in which the model computed it; its place there
 is its position for good. Rollout and packing walk the same tape: what is trained is what was run.
+
+What a context puts behind something new was computed without it: it's evicted, and computed anew.
 """
 
 from dataclasses import dataclass, field
 
-from mem1.errors import ConfigError
 from mem1.types import Context, Segment
 
 
@@ -27,20 +28,14 @@ class Tape:
     def show(self, context: Context) -> tuple[list[int], list[int]]:
         """Evict what a context no longer holds and append what is new in it.
 
-        Gives the places of what stays, and the new ids behind it. Raises: ConfigError if the
-        context puts something new before something old: the old then was computed without it.
+        Gives the places of what stays, ascending, and the new ids behind it: together the context.
         """
         kept: list[int] = []
         new: list[Segment] = []
         for segment in context:
             places = self._places(segment)
-            if places is None:
+            if places is None or new or (kept and places and places[0] <= kept[-1]):
                 new.append(segment)
-            elif new or (kept and places and places[0] <= kept[-1]):
-                raise ConfigError(
-                    f"turn {len(self._replies) + 1}: the context puts {segment.kind} of turn "
-                    f"{segment.turn} behind what came later: run this policy with mode = 'reencode'"
-                )
             else:
                 kept.extend(places)
         self._evict(kept)
@@ -56,9 +51,8 @@ class Tape:
 
     def _places(self, segment: Segment) -> range | None:
         """Where a segment's tokens are; None if the model hasn't seen them or they're evicted."""
-        if segment.start is None:
-            places = self._shown.get(segment)
-        else:
+        places = self._shown.get(segment)
+        if places is None and segment.start is not None:
             begin = self._replies[segment.turn - 1] + segment.start
             places = range(begin, begin + len(segment.token_ids))
         gone = places is None or any(self.evicted_at[place] is not None for place in places)

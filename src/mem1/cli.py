@@ -5,11 +5,12 @@
     mem1 rollout configs/demo.toml                     the trajectories alone
     mem1 report runs/demo                              the report of a run, written again
     mem1 train configs/tiny_ppo.toml                   a policy, trained on what it ran
+    mem1 verify --model FOLDER                         trained = run, as a number
     mem1 data compose | index                          prepare tasks and corpora
 
 Results go to standard output, everything else to standard error. Exit status: 0; 1 if episodes
-failed or an engine did; 2 for a user's mistake; 130 if interrupted. Commands import what they need
-when they run, so that `mem1 --help` is quick.
+or an engine failed, or a model is not exact; 2 for a mistake of the user; 130 if interrupted.
+Commands import what they need when they run, so that `mem1 --help` is quick.
 """
 
 import asyncio
@@ -213,6 +214,35 @@ def train(*configs: Configs, overrides: Sets = (), dry_run: DryRun = False, out:
         policy = train_policy(settings, folder=folder, watcher=watcher)
     print(f"policy: {policy}\nmetrics: {folder / 'metrics.jsonl'}")
     return 0
+
+
+@app.command
+def verify(
+    *,
+    model: Annotated[str, Parameter(help="A folder, a .gguf file, or package:NAME/FILE.")],
+    trajectories: Annotated[
+        tuple[Path, ...],
+        Parameter(help="Trajectory files; without any, episodes are sampled now."),
+    ] = (),
+    dtype: Annotated[str, Parameter(help="float32, float64 or bfloat16.")] = "float32",
+    as_json: AsJson = False,
+) -> int:
+    """Measure whether what would be trained is what was run, in nats."""
+    from mem1.config import LocalConfig
+    from mem1.console import show_verified
+    from mem1.settings import build
+    from mem1.verification import verify_model
+
+    config = build(LocalConfig, {"model": model, "dtype": dtype}, at="verify")
+    found = []
+    for verified in verify_model(config, trajectories=trajectories):
+        _note(f"verified {verified.context_policy}, {verified.mode}")
+        found.append(verified)
+    if as_json:
+        print(json.dumps([asdict(verified) for verified in found]))
+    else:
+        show_verified(_console(), found)
+    return int(not all(verified.report.exact for verified in found))
 
 
 @app.command

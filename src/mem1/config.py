@@ -18,10 +18,11 @@ from mem1.context import POLICIES, Budget, ContextPolicy
 from mem1.engines.openai import OpenAIConfig
 from mem1.errors import ConfigError, StoreError
 from mem1.files import atomic_write
+from mem1.rewards import REWARDS, Reward
 from mem1.settings import build, differences, dump_toml, read_tables, suggestion, to_table
 from mem1.tasks.ledger import LedgerConfig
 from mem1.train.config import TrainConfig
-from mem1.types import Sampling
+from mem1.types import Sampling, SamplingMode
 
 CONFIG_FILE = "config.toml"
 
@@ -44,7 +45,7 @@ class LocalConfig:
     kind: Literal["local"] = "local"
     model: str
     """A folder with safetensors, a `.gguf` file, or `package:NAME/FILE` inside a Python package."""
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] | None = None
     """None: bfloat16 where the hardware has it, else float32."""
     device: str | None = None
     """A torch device; None: a GPU if there is one."""
@@ -134,6 +135,10 @@ class RunSettings:
     """Episodes of each task and policy."""
     concurrency: int = 16
     """Episodes under way at once."""
+    mode: SamplingMode = "reencode"
+    """How contexts reach the model: encoded anew each turn, or each token once (`carry`)."""
+    reward: str = "em"
+    """`em` or `f1`, summed over the objectives, or `package.module:Class` for your own."""
 
     def turns_for(self, num_objectives: int) -> int:
         """Raises ConfigError if the table has no entry for this number of objectives."""
@@ -175,6 +180,7 @@ class RunConfig:
             if least < 1:
                 raise ConfigError(f"{name} = {count}: give at least 1")
         self.policies()
+        make_reward(self.run.reward)
 
     def policies(self) -> tuple[ContextPolicy, ...]:
         """The context policies, made. Raises ConfigError for one that doesn't exist."""
@@ -215,16 +221,33 @@ def parse_policy(spec: str) -> ContextPolicy:
 def _policy_class(name: str) -> type[Any]:
     if name in POLICIES:
         return POLICIES[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise ConfigError(f"unknown context policy {name}{suggestion(name, POLICIES)}")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"context policy {name}: {error}") from error
+    found = _imported(name, what="context policy")
     if not is_dataclass(found):
         raise ConfigError(f"context policy {name}: isn't a dataclass, its settings are unknown")
     return found  # pyright: ignore[reportReturnType]
+
+
+def make_reward(name: str) -> Reward:
+    """The reward of a name or dotted path. Raises: ConfigError if there's none."""
+    if name in REWARDS:
+        return REWARDS[name]()
+    if ":" not in name:
+        raise ConfigError(f"run.reward = {name!r}{suggestion(name, REWARDS)}")
+    reward = _imported(name, what="reward")()
+    if not callable(reward):
+        raise ConfigError(f"run.reward = {name!r} can't be called: it's no Reward")
+    return reward
+
+
+def _imported(name: str, *, what: str) -> Any:
+    """What `package.module:Name` names."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{what} {name}: {error}") from error
 
 
 def save_config(config: RunConfig, folder: Path) -> None:

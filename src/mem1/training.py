@@ -10,8 +10,8 @@
 
 import asyncio
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mem1.engines.local import LocalEngine
     from mem1.train.policy import Policy
     from mem1.train.sources import Demonstrations, Rollouts
+    from mem1.train.trainer import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +58,22 @@ def train_policy(
     Raises: ConfigError for what doesn't fit together, StoreError if the folder belongs to a run
     with other settings, TrainingError for a loss or gradient that isn't finite.
     """
-    watcher, folder = watcher or TrainWatcher(), Path(folder)
+    from mem1.train.trainer import train
+
+    with open_run(config, folder=Path(folder), watcher=watcher or TrainWatcher()) as run:
+        return train(run)
+
+
+@contextmanager
+def open_run(config: RunConfig, *, folder: Path, watcher: TrainWatcher) -> Iterator["Run"]:
+    """Load what a config names and put it together, as `train_policy` does; `replace` a part of it
+    to train in another way."""
     settings, engine_config = _checked(config)
     path = model_path(engine_config.model)
     save_config(config, folder)
     from mem1.chat.hf import HFRenderer
     from mem1.train.policy import load_policy
-    from mem1.train.trainer import Run, train
+    from mem1.train.trainer import Run
     from mem1.train.update import Learner
 
     renderer = HFRenderer.load(path)
@@ -80,16 +90,14 @@ def train_policy(
             plan = _Plan(config, engine, renderer, watcher)
             source = _rollouts(config, settings, folder=folder, plan=plan, runner=runner)
             weights_changed = engine.forget
-        return train(
-            Run(
-                folder=folder,
-                learner=Learner.create(policy, config=settings),
-                source=source,
-                export=lambda target: _export(policy, renderer, config=config, folder=target),
-                weights_changed=weights_changed,
-                on_step=watcher.on_step,
-                warn=watcher.warn,
-            )
+        yield Run(
+            folder=folder,
+            learner=Learner.create(policy, config=settings),
+            source=source,
+            export=lambda target: _export(policy, renderer, config=config, folder=target),
+            weights_changed=weights_changed,
+            on_step=watcher.on_step,
+            warn=watcher.warn,
         )
 
 

@@ -22,13 +22,13 @@ from mem1.config import (
     RunConfig,
     ServerConfig,
     TasksConfig,
+    make_reward,
 )
 from mem1.context import ContextPolicy, check_window
 from mem1.engines import Engine
 from mem1.envs import Env, QAEnv
 from mem1.envs.ledger import LedgerEnv
 from mem1.errors import BudgetError, ConfigError, MissingExtraError, ModelError
-from mem1.rewards import ExactMatchReward
 from mem1.rollout import Agent, Job
 from mem1.tasks import compose, load_tasks
 from mem1.tasks.ledger import ledger_tasks
@@ -228,7 +228,7 @@ def plan_jobs(
     Raises: BudgetError for caps that don't fit the model's window, ConfigError for tasks without
     a number of turns.
     """
-    reward = ExactMatchReward()
+    reward = make_reward(config.run.reward)
     jobs: list[Job] = []
     for policy in config.policies():
         agent = Agent(

@@ -10,7 +10,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
 from mem1.chat.base import Renderer
@@ -98,14 +98,7 @@ def split_reply(
     # An engine that counts in another tokenizer may sample more than was asked for.
     end = min(measure.until(len(text)), max_state_tokens + max_action_tokens)
 
-    def sampled(kind: SegmentKind, first: int, last: int) -> Segment:
-        return Segment(
-            kind=kind,
-            turn=turn,
-            token_ids=ids[first:last],
-            text=renderer.decode(ids[first:last]),
-            start=first,
-        )
+    sampled = partial(_sampled_segment, renderer, ids, turn=turn)
 
     def piece(span: tuple[int, int], kind: SegmentKind, *, after: int) -> tuple[Segment, int]:
         start, stop = _widened(text, span)
@@ -115,7 +108,7 @@ def split_reply(
         safe = _neutralised(own, tags=actions)
         if safe != own or _holds_control_token(renderer, ids[first:last], own):
             return text_segment(renderer, safe, kind=kind, turn=turn), last
-        return sampled(kind, first, last), last
+        return sampled(kind=kind, start=first, stop=last), last
 
     state, action_segment, action, kept = None, None, parsed.action, 0
     if parsed.state_span:
@@ -129,12 +122,26 @@ def split_reply(
             action_segment = action = None
             faults.append(Fault.ACTION_OVERSIZE)
     return ReplyParts(
-        reply=sampled(SegmentKind.REPLY, 0, end),
+        reply=sampled(kind=SegmentKind.REPLY, start=0, stop=end),
         internal_state=state,
         action_segment=action_segment,
         action=action,
         faults=tuple(faults),
     )
+
+
+def _sampled_segment(
+    renderer: Renderer,
+    token_ids: tuple[int, ...],
+    *,
+    kind: SegmentKind,
+    turn: int,
+    start: int,
+    stop: int,
+) -> Segment:
+    """A slice of what was sampled, ids and all."""
+    ids = token_ids[start:stop]
+    return Segment(kind=kind, turn=turn, token_ids=ids, text=renderer.decode(ids), start=start)
 
 
 def _inside(part: str) -> tuple[int, int]:

@@ -28,6 +28,9 @@ class PrefixStore:
         self._max_tokens = max_tokens
         self._entries: list[_Entry] = []
 
+    def clear(self) -> None:
+        self._entries = []
+
     def longest(self, token_ids: Sequence[int]) -> KV | None:
         """Keys and values of the longest stored prefix of `token_ids[:-1]`; None if there's none.
 

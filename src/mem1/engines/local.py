@@ -139,6 +139,16 @@ class LocalEngine:
         self._fail("closed")
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
 
+    def forget(self) -> None:
+        """The weights have changed: drop all keys and values that were computed with the old ones.
+
+        Raises: EngineError while sequences are under way.
+        """
+        if self._open:
+            raise EngineError(f"local engine: {len(self._open)} sequences are under way")
+        self._slots, self._rows = self._new_slots(), []
+        self._prefixes.clear()
+
     def _check_budget(self, request: Request) -> None:
         num_prompt, num_reply = len(request.prompt_ids), request.max_tokens
         if min(num_prompt, num_reply) < 1:
