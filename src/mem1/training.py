@@ -206,15 +206,15 @@ def _demonstrations(
     from mem1.train.sources import Demonstrations, worth_imitating
     from mem1.train.transcripts import played, read_transcripts
 
+    (context,) = config.policies()
     found: list[Trajectory] = []
     for name in settings.data.trajectories:
         path = Path(name) / TRAJECTORIES_FILE if Path(name).is_dir() else Path(name)
         if not path.exists():
             raise DataError(f"train.data.trajectories: {path}: no such file")
-        found += read_trajectories(path)
+        found += [t for t in read_trajectories(path) if t.context_policy == str(context)]
     for name in settings.data.transcripts:
         transcripts = read_transcripts(Path(name))
-        (context,) = config.policies()
         found += asyncio.run(
             played(transcripts, renderer=renderer, context=context, budget=config.budget)
         )

@@ -75,7 +75,8 @@ class DemonstrationsConfig:
     """`[train.data]`: what supervised training imitates."""
 
     trajectories: tuple[str, ...] = ()
-    """Trajectory files or run folders: the sampled tokens themselves."""
+    """Trajectory files or run folders: the sampled tokens themselves, of episodes under the run's
+    context policy."""
     transcripts: tuple[str, ...] = ()
     """JSONL files of `{"messages": [{"role", "content"}, …]}`."""
     least_reward: float | None = None
