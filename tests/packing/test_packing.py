@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mem1.context import ContextPolicy, Full, InternalState, Window
-from mem1.errors import BudgetError, ConfigError
+from mem1.errors import BudgetError
 from mem1.packing import PackedBatch, pack, sampled_tokens
 from mem1.types import SamplingMode, Trajectory
 
@@ -166,20 +166,25 @@ def test_a_turn_longer_than_a_row_is_named() -> None:
         pack([trajectory], row_tokens=10)
 
 
-def test_a_context_that_puts_the_new_before_the_old_cannot_be_carried() -> None:
+def test_what_stands_behind_something_new_is_computed_again() -> None:
     class Reversed(Full):
         def update(self, context, parts):
             return (context[0], parts.observation, parts.reply)
 
-    trajectory = make_trajectory(
-        Reversed(),
-        prompt=[1],
-        replies=[([2], [3]), ([5], [6])],
-        observations=[[4]],
-        mode="carry",
+    row = lay(
+        [
+            make_trajectory(
+                Reversed(),
+                prompt=[1],
+                replies=[([2], [3]), ([5], [6])],
+                observations=[[4]],
+                mode="carry",
+            )
+        ]
     )
-    with pytest.raises(ConfigError, match="turn 2: the context puts reply of turn 1 behind"):
-        pack([trajectory], row_tokens=100)
+    assert row.token_ids.tolist() == [1, 2, 3, 4, 2, 3, 5, 6]
+    assert row.visible_until.tolist() == [8, 3, 3, 8, 8, 8, 8, 8]
+    assert row.targets.tolist() == [1, 2, 6, 7]
 
 
 def test_nothing_packs_to_nothing() -> None:
