@@ -13,14 +13,14 @@ log-sum-exp (CPU; GPU without compiling); `flex` gives FlexAttention the rule pe
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -70,9 +70,16 @@ def check_model(model: PreTrainedModel) -> None:
             type(layer) is not DynamicLayer for layer in layers
         ),
         "it caps attention scores": getattr(config, "attn_logit_softcapping", None) is not None,
-        "it has attention sinks": config.model_type == "gpt_oss",
+        "it has attention sinks": any(
+            name.endswith("sinks") for name, _ in model.named_parameters()
+        ),
+        "its values are of another size than its keys": getattr(config, "v_head_dim", None)
+        is not None,
         "it drops attention at random": getattr(config, "attention_dropout", 0) > 0
         or getattr(config, "attn_pdrop", 0) > 0,
+        "it drops activations at random": any(
+            isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()
+        ),
         "it rescales or caps logits": any(
             getattr(config, name, None) not in (None, 1, 1.0)
             for name in ("final_logit_softcapping", "logit_scale", "logits_scaling")
@@ -94,10 +101,24 @@ def packed(
     told. Args: `backend`, default flex on a GPU, else merge."""
     backend = backend or ("flex" if model.device.type == "cuda" else "merge")
     layout = _layout(visible_until, backend=backend, device=model.device)
+    with _attending(model):
+        yield {"layout": layout}
+
+
+def recomputing(
+    model: PreTrainedModel,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """`context_fn` of `torch.utils.checkpoint`: layers that are computed a second time, in the
+    backward pass, attend as they did the first time."""
+    return nullcontext(), _attending(model)
+
+
+@contextmanager
+def _attending(model: PreTrainedModel) -> Iterator[None]:
     before = model.config._attn_implementation or "sdpa"
     model.set_attn_implementation(_NAME)
     try:
-        yield {"layout": layout}
+        yield
     finally:
         model.set_attn_implementation(before)
 

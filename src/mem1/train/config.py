@@ -125,9 +125,11 @@ class TrainConfig:
             "row_tokens": self.row_tokens,
             "save_every": self.save_every,
             "keep_last": self.keep_last,
+            "mini_batch_size": self.mini_batch_size,
+            "eval_every": self.eval_every,
         }
         for name, count in counts.items():
-            if count < 1:
+            if count is not None and count < 1:
                 raise ConfigError(f"train.{name} = {count}: give at least 1")
         if self.batch_size % (self.mini_batch_size or self.batch_size):
             raise ConfigError(
@@ -148,8 +150,18 @@ class TrainConfig:
                 f"train.loss.kl_in = 'reward': {self.algorithm} has one advantage a trajectory, "
                 "set train.loss.kl_in = 'loss'"
             )
-        data = self.data
-        if self.algorithm == "sft" and not (data.trajectories or data.transcripts):
+        if self.algorithm == "sft":
+            self._check_imitation()
+
+    def _check_imitation(self) -> None:
+        if not (self.data.trajectories or self.data.transcripts):
             raise ConfigError(
                 "train.data is empty: sft imitates train.data.trajectories or .transcripts"
             )
+        if self.eval_every:
+            raise ConfigError(
+                "train.eval_every: sft runs no episodes, remove it and run  mem1 eval  on the "
+                "policy it writes"
+            )
+        if self.loss.kl:
+            raise ConfigError("train.loss.kl: sft has no reference, remove it")

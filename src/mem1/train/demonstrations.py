@@ -5,33 +5,16 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from mem1.chat import Renderer
 from mem1.context import Budget, ContextPolicy
-from mem1.engines import Engine, Request, ScriptedEngine
+from mem1.engines import ScriptedEngine
 from mem1.envs.ledger import LedgerEnv
 from mem1.rewards import ExactMatchReward
 from mem1.rollout import Agent, Job, collect
 from mem1.tasks.ledger import Imperfections, demonstrate
-from mem1.types import Completion, Task, Trajectory
-
-
-@dataclass(frozen=True, slots=True)
-class _Expert:
-    """An engine that plays a script and has no probabilities to tell."""
-
-    script: Engine
-
-    @property
-    def window(self) -> int | None:
-        return None
-
-    async def complete(self, request: Request) -> Completion:
-        return replace(await self.script.complete(request), logprobs=None)
-
-    async def close(self) -> None:
-        await self.script.close()
+from mem1.train.transcripts import Teller
+from mem1.types import Task, Trajectory
 
 
 async def demonstrations(
@@ -53,7 +36,7 @@ async def demonstrations(
         rng = random.Random(f"demonstrations/{seed}/{task.id}")
         script = demonstrate(task, max_turns=max_turns, rng=rng, faults=faults)
         agent = Agent(
-            engine=_Expert(ScriptedEngine(script, codec=renderer)),
+            engine=Teller(ScriptedEngine(script, codec=renderer)),
             renderer=renderer,
             context=context,
             budget=budget,

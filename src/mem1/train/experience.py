@@ -62,7 +62,7 @@ def gather(
     rows = [row for mini_batch in mini_batches for row in mini_batch.rows]
     several = len(mini_batches) * config.epochs > 1
     old_T, values_T = None, None
-    if several or config.critic or config.loss.kl:
+    if several or config.critic or (config.loss.kl and config.loss.kl_in == "reward"):
         old_T, values_T = _score(policy, rows, tokens=tokens)
     ref_T = _reference(policy, rows, tokens=tokens) if config.loss.kl else None
     advantages_T, returns_T = _advantages(

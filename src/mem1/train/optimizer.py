@@ -1,6 +1,6 @@
 """GRADIENTS -> WEIGHTS: AdamW with a warm-up, and fp32 copies of weights of lower precision.
 
-loss.backward() of every row -> Optimizer.step -> norm of the gradient
+loss.backward() of every row -> Optimizer.clip -> norm of the gradient -> Optimizer.step
 """
 
 import math
@@ -37,20 +37,21 @@ class Optimizer:
         )
         self._steps = 0
 
-    def step(self, *, batch: str) -> float:
-        """Apply the gradients that were added up, then clear them. Gives their norm before the
-        clip.
+    def clip(self, *, batch: str) -> float:
+        """Cut the gradients that were added up to the largest norm. Gives the norm before.
 
-        Args: `batch`, its name for the message. Raises: TrainingError if the norm isn't finite; the
-        weights then are those of the step before.
+        Args: `batch`, its name for the message. Raises: TrainingError if the norm isn't finite.
         """
         norm = float(nn.utils.clip_grad_norm_(self._masters, self._config.grad_clip))
         if not math.isfinite(norm):
-            self.clear()
             raise TrainingError(
-                f"{batch}: the gradient is {norm}: the weights are those of the step before. Lower "
-                "the learning rate, or look at this batch's trajectories"
+                f"{batch}: the gradient is {norm}, nothing was updated: lower the learning rate, "
+                "or look at this batch's trajectories"
             )
+        return norm
+
+    def step(self) -> None:
+        """Apply the gradients, then clear them."""
         self._steps += 1
         for group in self._adam.param_groups:
             group["lr"] = self._config.lr * min(1.0, self._steps / max(self._warmup_steps, 1.0))
@@ -60,7 +61,6 @@ class Optimizer:
                 if master is not parameter:
                     parameter.copy_(master)
         self.clear()
-        return norm
 
     def clear(self) -> None:
         """Forget the gradients."""

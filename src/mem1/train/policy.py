@@ -7,6 +7,7 @@ load_policy -> Policy -> score (log-probabilities, entropy, values), reference
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from transformers import PreTrainedModel
 from mem1.engines.local import load_model
 from mem1.errors import MissingExtraError, ModelError
 from mem1.packing import PackedBatch
-from mem1.train.attention import check_model
+from mem1.train.attention import check_model, recomputing
 from mem1.train.checkpoint import State
 from mem1.train.config import LoraConfig, TrainConfig
 from mem1.train.scoring import Scores, score, values
@@ -149,7 +150,10 @@ def make_policy(model: PreTrainedModel, *, config: TrainConfig) -> Policy:
         value_head = _value_head(model)
     for trained in (model, critic):
         if trained is not None and config.gradient_checkpointing:
-            trained.gradient_checkpointing_enable({"use_reentrant": False})
+            # Layers are computed again in the backward pass, when `packed` is over.
+            trained.gradient_checkpointing_enable(
+                {"use_reentrant": False, "context_fn": partial(recomputing, trained)}
+            )
     adapted = _with_adapters(model, config.lora) if config.lora else model
     return Policy(
         model=adapted,
@@ -161,9 +165,11 @@ def make_policy(model: PreTrainedModel, *, config: TrainConfig) -> Policy:
 
 
 def _value_head(model: PreTrainedModel) -> nn.Linear:
-    """One layer that begins by valuing everything at 0."""
+    """One layer that begins by valuing everything at 0; float32 at least, since a return of 1.3
+    is none of bfloat16's numbers."""
     hidden_size = model.config.get_text_config(decoder=True).hidden_size
-    head = nn.Linear(hidden_size, 1, device=model.device, dtype=model.dtype)
+    dtype = torch.promote_types(model.dtype, torch.float32)
+    head = nn.Linear(hidden_size, 1, device=model.device, dtype=dtype)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return head

@@ -75,8 +75,7 @@ def hidden_states(model: Any, row: PackedBatch, *, backend: Backend | None = Non
 
 
 def _read(hidden: Tensor, value_head: nn.Linear) -> Tensor:
-    wide = torch.promote_types(hidden.dtype, torch.float32)
-    return value_head(hidden)[:, 0].to(wide)
+    return value_head(hidden.to(value_head.weight.dtype))[:, 0]
 
 
 def _head(

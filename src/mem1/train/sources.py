@@ -7,6 +7,7 @@ A batch is a function of the run's seed and the step alone, so that a resumed ru
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ import numpy as np
 
 from mem1.errors import ConfigError, DataError, EngineError
 from mem1.rollout import Job, TrajectoryStore, collect
-from mem1.train.checks import check_sampled
-from mem1.train.config import TrainConfig
+from mem1.train.checks import check_sampled, name_of
+from mem1.train.config import GROUPED, TrainConfig
 from mem1.types import FAILURES, SamplingMode, Task, Trajectory
 
 ROLLOUTS, VALIDATION = "rollouts", "validation"
@@ -92,15 +93,17 @@ class Rollouts:
         samples = self.config.group_size
         jobs = self.plan(tasks, samples=samples, seed=seed * 1_000_003 + step, greedy=False)
         done = self._collect(jobs, path=self.folder / ROLLOUTS / step_file(step))
-        sound = [trajectory for trajectory in done if trajectory.stop_reason not in FAILURES]
-        least = min(samples, 2) if self.config.algorithm in ("grpo", "rloo") else 1
-        sizes = {id_: sum(t.task.id == id_ for t in sound) for id_ in {t.task.id for t in sound}}
-        whole = [t for t in sound if t.turns and sizes[t.task.id] >= least]
+        failed = [trajectory for trajectory in done if trajectory.stop_reason in FAILURES]
+        sound = [t for t in done if t.turns and t.stop_reason not in FAILURES]
+        sizes = Counter(trajectory.task.id for trajectory in sound)
+        least = 2 if self.config.algorithm in GROUPED else 1
+        whole = [trajectory for trajectory in sound if sizes[trajectory.task.id] >= least]
         check_sampled(whole, mode=self.mode, temperature=self.temperature)
         if not whole:
+            first = (failed or done)[0]
             raise EngineError(
-                f"step {step}: none of {len(done)} episodes can be learned from, the first ended "
-                f"with {done[0].stop_reason}: {done[0].error}"
+                f"step {step}: none of {len(done)} episodes can be learned from, {name_of(first)} "
+                f"ended with {first.stop_reason}: {first.error}"
             )
         return whole
 
@@ -154,8 +157,9 @@ def worth_imitating(
         and (least_reward is None or trajectory.reward >= least_reward)
     ]
     if not kept:
+        enough = "" if least_reward is None else f" and a reward of at least {least_reward}"
         raise DataError(
-            f"none of {len(trajectories)} trajectories has exact token ids and a reward of at "
-            f"least {least_reward}: lower train.data.least_reward or name other files"
+            f"none of {len(trajectories)} trajectories ended without failure and has exact token "
+            f"ids{enough}: lower train.data.least_reward or name other files"
         )
     return kept

@@ -11,6 +11,7 @@ runs/demo/policy/           the trained model
 """
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -90,6 +91,7 @@ def train(run: Run) -> Path:
 
 def _begin(run: Run, logbook: Logbook) -> _Progress:
     """Evaluate the policy as it came."""
+    run.source.forget_after(0)
     metrics = _validate(run, step=0) if run.learner.config.eval_every else {}
     if metrics:
         logbook.write(metrics, step=0)
@@ -204,6 +206,10 @@ def _export(run: Run) -> Path:
 @contextmanager
 def _finished_first() -> Iterator[None]:
     """Ctrl-C within the block takes effect at its end; a second one at once."""
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread is ever interrupted.
+        yield
+        return
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -60,7 +60,9 @@ def _transcript(record: dict[str, Any], *, default_id: str) -> Transcript:
     roles = [message["role"] for message in messages]
     if roles != ["user", "assistant"] * (len(roles) // 2) or not roles:
         raise ValueError(f"roles are {roles}: user and assistant in turn, assistant last, please")
-    contents = [str(message["content"]) for message in messages]
+    contents = [message["content"] for message in messages]
+    if not all(isinstance(content, str) for content in contents):
+        raise TypeError("a content is no text: join its parts to one string")
     return Transcript(
         id=str(record.get("id", default_id)),
         prompt=contents[0],
@@ -82,7 +84,7 @@ async def played(
         Job(
             task=Task(id=transcript.id, objectives=(), source="transcripts"),
             agent=Agent(
-                engine=_Teller(ScriptedEngine(transcript.replies, codec=renderer)),
+                engine=Teller(ScriptedEngine(transcript.replies, codec=renderer)),
                 renderer=renderer,
                 context=context,
                 budget=budget,
@@ -109,7 +111,7 @@ async def played(
 
 
 @dataclass(frozen=True, slots=True)
-class _Teller:
+class Teller:
     """An engine that plays a script and has no probabilities to tell."""
 
     script: Engine

@@ -33,6 +33,12 @@ class Learner:
     """Of a separate critic."""
     config: TrainConfig
 
+    @property
+    def optimizers(self) -> dict[str, Optimizer]:
+        """By the name of their gradient's norm."""
+        found = {"grad_norm": self.optimizer, "critic_grad_norm": self.critic_optimizer}
+        return {name: optimizer for name, optimizer in found.items() if optimizer is not None}
+
     @classmethod
     def create(cls, policy: Policy, *, config: TrainConfig) -> "Learner":
         mini_batches = config.batch_size // (config.mini_batch_size or config.batch_size)
@@ -84,12 +90,14 @@ def learn(learner: Learner, experience: Experience, *, name: str) -> dict[str, f
         for _ in range(learner.config.epochs)
         for mini_batch in experience.mini_batches
     ]
-    return _merged(updates)
+    return _merged(updates) | _layout(experience.mini_batches)
 
 
 def imitate(learner: Learner, trajectories: Sequence[Trajectory], *, name: str) -> dict[str, float]:
-    """One epoch of supervised learning on the tokens that the trajectories' replies are made of."""
+    """Supervised learning, `epochs` times over, on the tokens that the trajectories' replies are
+    made of. Gives metrics and raises as `learn` does."""
     tokens = sampled_tokens(trajectories)
+    mini_batches = split(trajectories, tokens=tokens, config=learner.config)
     policy = learner.policy
 
     def backward(row: PackedBatch, weights: Tensor, sums: _Sums) -> Tensor:
@@ -99,9 +107,10 @@ def imitate(learner: Learner, trajectories: Sequence[Trajectory], *, name: str) 
 
     updates = [
         _update(learner, mini_batch, tokens=tokens, backward=backward, name=name)
-        for mini_batch in split(trajectories, tokens=tokens, config=learner.config)
+        for _ in range(learner.config.epochs)
+        for mini_batch in mini_batches
     ]
-    return _merged(updates)
+    return _merged(updates) | _layout(mini_batches)
 
 
 def _update(
@@ -112,7 +121,8 @@ def _update(
     backward: Callable[[PackedBatch, Tensor, _Sums], Tensor],
     name: str,
 ) -> dict[str, float]:
-    """Add up the gradients of all rows and step."""
+    """Add up the gradients of all rows and step: all optimizers or, if a loss or gradient isn't
+    finite, none."""
     policy, sums = learner.policy, _Sums()
     first, *more = mini_batch.task_ids
     name = f"{name}, tasks {first}" + (f" and {len(more)} more" if more else "")
@@ -123,19 +133,19 @@ def _update(
             loss = backward(row, weights, sums)
             if not torch.isfinite(loss):
                 raise TrainingError(
-                    f"{name}: the loss is {float(loss)}: the weights are those of the step "
-                    "before. Lower the learning rate, or look at this batch's trajectories"
+                    f"{name}: the loss is {float(loss)}, nothing was updated: lower the learning "
+                    "rate, or look at this batch's trajectories"
                 )
             loss.backward()
-        metrics = {"grad_norm": learner.optimizer.step(batch=name)}
-        if learner.critic_optimizer:
-            metrics["critic_grad_norm"] = learner.critic_optimizer.step(batch=name)
+        optimizers = learner.optimizers
+        norms = {key: optimizer.clip(batch=name) for key, optimizer in optimizers.items()}
+        for optimizer in optimizers.values():
+            optimizer.step()
     finally:
         policy.learn(False)
-        learner.optimizer.clear()
-        if learner.critic_optimizer:
-            learner.critic_optimizer.clear()
-    return metrics | sums.total | sums.most
+        for optimizer in learner.optimizers.values():
+            optimizer.clear()
+    return norms | sums.total | sums.most
 
 
 def _row_loss(
@@ -201,6 +211,15 @@ def _row_loss(
 
 def _tensor(values_T: np.ndarray, row: PackedBatch, *, policy: Policy) -> Tensor:
     return torch.from_numpy(values_T[row.index]).to(policy.device, policy.loss_dtype)
+
+
+def _layout(mini_batches: Sequence[MiniBatch]) -> dict[str, float]:
+    """How many tokens went through the model at once, and how many one sequence a turn has."""
+    rows = [row for mini_batch in mini_batches for row in mini_batch.rows]
+    return {
+        "packed_tokens": float(sum(row.num_tokens for row in rows)),
+        "unpacked_tokens": float(sum(row.num_unpacked for row in rows)),
+    }
 
 
 def _merged(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
