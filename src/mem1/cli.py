@@ -198,10 +198,13 @@ def train(*configs: Configs, overrides: Sets = (), dry_run: DryRun = False, out:
     settings = _load(configs, overrides=overrides)
     if settings.train is None:
         raise ConfigError("train is missing: add  [train]  with an algorithm and steps")
-    if dry_run:
-        return _dry_run(settings, limit=None, as_json=False)
     from mem1.console import TrainProgress
-    from mem1.training import TrainWatcher, train_policy
+    from mem1.training import TrainWatcher, check_trainable, train_policy
+
+    if dry_run:
+        check_trainable(settings)
+        plays = settings.train.algorithm != "sft"
+        return _dry_run(settings, limit=None, as_json=False, plays=plays)
 
     folder = out or _default_folder(configs)
     with TrainProgress(num_steps=settings.train.steps) as progress:
@@ -302,13 +305,15 @@ def _default_folder(configs: Sequence[Path]) -> Path:
     return Path("runs") / "+".join(path.stem for path in configs)
 
 
-def _dry_run(config: "RunConfig", *, limit: int | None, as_json: bool) -> int:
+def _dry_run(config: "RunConfig", *, limit: int | None, as_json: bool, plays: bool = True) -> int:
+    """Print config and cells. Args: `plays`, whether there are episodes at all."""
     from mem1.console import show_plan
     from mem1.settings import dump_toml, to_table
     from mem1.wiring import compose_tasks, model_window, plan_cells
 
     window = model_window(config.engine)
-    cells = plan_cells(config, tasks=compose_tasks(config.tasks, limit=limit), window=window)
+    tasks = compose_tasks(config.tasks, limit=limit) if plays else []
+    cells = plan_cells(config, tasks=tasks, window=window)
     if as_json:
         plan: dict[str, Any] = {"config": to_table(config), "window": window}
         print(json.dumps(plan | {"cells": [asdict(cell) for cell in cells]}))

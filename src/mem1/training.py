@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mem1.config import LocalConfig, RunConfig, save_config
-from mem1.errors import ConfigError, DataError
+from mem1.errors import ConfigError, DataError, StoreError
 from mem1.evals.run import TRAJECTORIES_FILE
 from mem1.files import atomic_write
 from mem1.rollout import Job
@@ -68,7 +68,7 @@ def train_policy(
 def open_run(config: RunConfig, *, folder: Path, watcher: TrainWatcher) -> Iterator["Run"]:
     """Load what a config names and put it together, as `train_policy` does; `replace` a part of it
     to train in another way."""
-    settings, engine_config = _checked(config)
+    settings, engine_config = check_trainable(config)
     path = model_path(engine_config.model)
     save_config(config, folder)
     from mem1.chat.hf import HFRenderer
@@ -101,8 +101,9 @@ def open_run(config: RunConfig, *, folder: Path, watcher: TrainWatcher) -> Itera
         )
 
 
-def _checked(config: RunConfig) -> tuple[TrainConfig, LocalConfig]:
-    """What a training run needs of a config. Raises: ConfigError for what is missing."""
+def check_trainable(config: RunConfig) -> tuple[TrainConfig, LocalConfig]:
+    """What a training run needs of a config. Raises: ConfigError for what is missing or doesn't
+    fit together."""
     settings, engine = config.train, config.engine
     if settings is None:
         raise ConfigError("train is missing: add  [train]  with an algorithm and steps")
@@ -115,14 +116,31 @@ def _checked(config: RunConfig) -> tuple[TrainConfig, LocalConfig]:
         raise ConfigError(
             f"context.policies = {list(config.context.policies)}: name the one to train with"
         )
-    if settings.algorithm != "sft" and config.sampling.temperature <= 0:
+    if settings.algorithm != "sft":
+        _check_rollouts(config, settings)
+    return settings, engine
+
+
+def _check_rollouts(config: RunConfig, settings: TrainConfig) -> None:
+    if config.sampling.temperature <= 0:
         raise ConfigError(
             f"sampling.temperature = {config.sampling.temperature}: greedy rollouts are all alike, "
             "give more than 0"
         )
     if settings.eval_every and config.validation is None:
         raise ConfigError("train.eval_every needs held-out tasks: add  [validation]")
-    return settings, engine
+    if config.validation and config.validation.kind != config.tasks.kind:
+        raise ConfigError(
+            f"validation.kind = {config.validation.kind!r}: held-out tasks are of the world of the "
+            f"others, tasks.kind = {config.tasks.kind!r}"
+        )
+    (policy,) = config.policies()
+    bound = policy.bound(config.budget)
+    if bound is not None and bound > settings.row_tokens:
+        raise ConfigError(
+            f"train.row_tokens = {settings.row_tokens}, but a turn of {policy} takes up to {bound} "
+            "tokens: raise it or lower the budget"
+        )
 
 
 def _nothing() -> None:
@@ -225,14 +243,27 @@ def _demonstrations(
 
 
 def _export(policy: "Policy", renderer: "HFRenderer", *, config: RunConfig, folder: Path) -> None:
-    """Write a Hugging Face folder: weights, tokenizer, model card; whole or not at all."""
+    """Write a Hugging Face folder: weights, tokenizer, model card; whole or not at all.
+
+    Raises: StoreError if it can't be written (disk full, say).
+    """
+    from safetensors import SafetensorError
+
     unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    policy.export(unfinished)
-    renderer.save(unfinished)
-    atomic_write(unfinished / "README.md", _model_card(config))
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        policy.export(unfinished)
+        renderer.save(unfinished)
+        atomic_write(unfinished / "README.md", _model_card(config))
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(
+            f"{folder}: the policy can't be written: {error}. Make room and start the run again: "
+            "it has its checkpoints"
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _model_card(config: RunConfig) -> str:
