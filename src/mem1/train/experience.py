@@ -43,10 +43,6 @@ class Experience:
     values_T: np.ndarray | None
     returns_T: np.ndarray | None
 
-    @property
-    def rows(self) -> list[PackedBatch]:
-        return [row for mini_batch in self.mini_batches for row in mini_batch.rows]
-
 
 def gather(
     trajectories: Sequence[Trajectory], *, policy: Policy, config: TrainConfig

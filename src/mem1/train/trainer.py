@@ -104,7 +104,11 @@ def _advance(run: Run, progress: _Progress, logbook: Logbook) -> None:
     config, step = run.learner.config, progress.step + 1
     started = time.perf_counter()
     trajectories = run.source.batch(step)
-    metrics = {**summary(trajectories), "collect_s": time.perf_counter() - started}
+    metrics = {
+        **summary(trajectories),
+        "num_dropped": float(config.batch_size * config.group_size - len(trajectories)),
+        "collect_s": time.perf_counter() - started,
+    }
     # Half an update is no state to save: an interrupt waits for its end.
     with _finished_first():
         progress.updating = True

@@ -229,3 +229,13 @@ def _merged(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
         for name in updates[0]
         for found in [[update[name] for update in updates]]
     }
+
+
+def _sizes(mini_batches: Sequence[MiniBatch]) -> dict[str, float]:
+    """Tokens of the rows, and what one sequence for each turn would have taken."""
+    rows = [row for mini_batch in mini_batches for row in mini_batch.rows]
+    return {
+        "packed_tokens": float(sum(row.num_tokens for row in rows)),
+        "unpacked_tokens": float(sum(row.num_unpacked for row in rows)),
+        "num_rows": float(len(rows)),
+    }
