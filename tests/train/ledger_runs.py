@@ -1,0 +1,115 @@
+"""Small runs on the ledger: what a run's tests train, and what they train it on."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from episodes import random_group
+
+from mem1.config import LedgerTasks, LocalConfig, RunConfig, RunSettings
+from mem1.context import Budget, ContextPolicy, InternalState
+from mem1.engines.local import load_model
+from mem1.rewards import RewardOutput
+from mem1.train.config import CriticConfig, LossConfig, OptimizerConfig, TrainConfig
+from mem1.train.policy import Policy, make_policy
+from mem1.types import Objective, Sampling, Task, Trajectory, Turn
+
+VOCAB = 512
+"""Ids that the tiny policy has, and some more it has not."""
+
+
+class Parity:
+    """A reward that a policy which knows nothing earns now and then: it depends on its tokens."""
+
+    def __call__(self, task: Task, *, answer: str | None, turns: Sequence[Turn]) -> RewardOutput:
+        ids = [token for turn in turns for token in turn.completion.token_ids]
+        return RewardOutput(total=float(sum(ids) % 3), parts={})
+
+
+class Broken:
+    """A reward that fails on every task whose number is even."""
+
+    def __call__(self, task: Task, *, answer: str | None, turns: Sequence[Turn]) -> RewardOutput:
+        if int(task.id[-1]) % 2 == 0:
+            raise ZeroDivisionError("no such reward")
+        return RewardOutput(total=float(len(turns[0].completion.token_ids) % 2), parts={})
+
+
+class AlwaysBroken(Broken):
+    def __call__(self, task: Task, *, answer: str | None, turns: Sequence[Turn]) -> RewardOutput:
+        raise ZeroDivisionError("no such reward")
+
+
+def train_config(algorithm: Any = "grpo", **settings: Any) -> TrainConfig:
+    defaults: dict[str, Any] = {
+        "steps": 4,
+        "batch_size": 4,
+        "save_every": 2,
+        "row_tokens": 400,
+        "optimizer": OptimizerConfig(lr=1e-3, warmup=0.5),
+    }
+    if algorithm in ("grpo", "rloo"):
+        defaults["group_size"] = 2
+    if algorithm == "ppo":
+        defaults["critic"] = CriticConfig()
+        defaults["loss"] = LossConfig(kl=0.01, entropy=0.01)
+    return TrainConfig(algorithm=algorithm, **(defaults | settings))
+
+
+def run_config(tiny: Path, algorithm: Any = "grpo", **settings: Any) -> RunConfig:
+    return RunConfig(
+        engine=LocalConfig(model=str(tiny), dtype="float32", device="cpu"),
+        budget=Budget(prompt=16, internal_state=6, action=4, observation=32),
+        sampling=Sampling(temperature=1.0),
+        tasks=LedgerTasks(num_objectives=1, count=8),
+        validation=LedgerTasks(num_objectives=1, count=2, seed=7),
+        run=RunSettings(max_turns=2, reward="ledger_runs:Parity"),
+        train=train_config(algorithm, **settings),
+    )
+
+
+def tiny_policy(tiny: Path, config: TrainConfig, *, dtype: str = "float32") -> Policy:
+    return make_policy(load_model(tiny, device="cpu", dtype=dtype), config=config)
+
+
+def groups(
+    count: int,
+    *,
+    size: int = 2,
+    seed: int = 0,
+    policy: ContextPolicy | None = None,
+    max_turns: int = 4,
+    vocab: int = VOCAB,
+) -> list[Trajectory]:
+    """Made-up rollouts of some tasks, those of a task side by side, with rewards 0, 1, 0, 1, …"""
+    rng = random.Random(seed)
+    found: list[Trajectory] = []
+    for number in range(count):
+        group = random_group(
+            policy or InternalState(),
+            rng=rng,
+            size=size,
+            vocab=vocab,
+            lengths=(20, 8, 4, 12),
+            max_turns=max_turns,
+        )
+        task = Task(id=f"t{number}", objectives=(Objective(question="q", answers=("a",)),))
+        found += [replace(t, task=task, reward=float(t.sample % 2)) for t in group]
+    return found
+
+
+def weights(policy: Policy) -> dict[str, torch.Tensor]:
+    """A copy of all that trains."""
+    return {
+        f"{part}.{name}": tensor.clone()
+        for part, state in policy.parts().items()
+        for name, tensor in state.tensors.items()
+    }
+
+
+def unchanged(policy: Policy, before: dict[str, torch.Tensor]) -> bool:
+    now = weights(policy)
+    return all(torch.equal(now[name], tensor) for name, tensor in before.items())
