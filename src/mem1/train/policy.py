@@ -7,7 +7,6 @@ load_policy -> Policy -> score (log-probabilities, entropy, values), reference
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from transformers import PreTrainedModel
 from mem1.engines.local import load_model
 from mem1.errors import MissingExtraError, ModelError
 from mem1.packing import PackedBatch
-from mem1.train.attention import check_model, recomputing
+from mem1.train.attention import check_model
 from mem1.train.checkpoint import State
 from mem1.train.config import LoraConfig, TrainConfig
 from mem1.train.scoring import Scores, score, values
@@ -150,10 +149,7 @@ def make_policy(model: PreTrainedModel, *, config: TrainConfig) -> Policy:
         value_head = _value_head(model)
     for trained in (model, critic):
         if trained is not None and config.gradient_checkpointing:
-            # Layers are computed again in the backward pass, when `packed` is over.
-            trained.gradient_checkpointing_enable(
-                {"use_reentrant": False, "context_fn": partial(recomputing, trained)}
-            )
+            trained.gradient_checkpointing_enable({"use_reentrant": False})
     adapted = _with_adapters(model, config.lora) if config.lora else model
     return Policy(
         model=adapted,
