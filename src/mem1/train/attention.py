@@ -61,7 +61,7 @@ def _switched(model: PreTrainedModel) -> Iterator[None]:
 def _recomputed_alike(model: PreTrainedModel) -> Iterator[None]:
     """Gradient checkpointing runs layers again in the backward pass, when the model attends in its
     own way again: within the block it's told to switch for that."""
-    layers = [m for m in model.modules() if "_gradient_checkpointing_func" in vars(m)]
+    layers: list[Any] = [m for m in model.modules() if "_gradient_checkpointing_func" in vars(m)]
     before = [layer._gradient_checkpointing_func for layer in layers]
 
     def checkpoint(func: Callable[..., Any], forward: Callable[..., Any], *args: Any) -> Any:
@@ -81,14 +81,20 @@ def _recomputed_alike(model: PreTrainedModel) -> Iterator[None]:
 
 
 def check_model(model: PreTrainedModel) -> None:
-    """Raises: ModelError, naming the model and why, if its attention isn't what the packed one
-    computes exactly."""
+    """Raises: ModelError, naming the model and why, if its log-probabilities aren't what packed
+    attention and a head on the last hidden states compute exactly."""
     for reason in _reasons(model):
         raise _refusal(type(model).__name__, reason)
-    # What a layer asks of attention beyond this comes to light when it attends.
-    ids = torch.zeros((1, 2), dtype=torch.long, device=model.device)
+    # What its layers ask of attention beyond that, they ask when they attend.
+    ids = torch.tensor([[0, 1]], device=model.device)
     with torch.no_grad(), packed(model, np.array([2, 2]), backend="dense") as told:
-        model.get_decoder()(input_ids=ids, position_ids=ids, use_cache=False, **told)
+        inputs = {"input_ids": ids, "position_ids": ids, "use_cache": False, **told}
+        hidden = model.get_decoder()(**inputs).last_hidden_state
+        head: Any = model.get_output_embeddings()
+        found, expected = model(**inputs).logits, head(hidden)
+    rounding = 8 * torch.finfo(expected.dtype).eps
+    if not torch.allclose(found.to(expected.dtype), expected, rtol=rounding, atol=rounding):
+        raise _refusal(type(model).__name__, "its logits aren't the head's alone")
 
 
 def _reasons(model: PreTrainedModel) -> Iterator[str]:
@@ -102,18 +108,15 @@ def _reasons(model: PreTrainedModel) -> Iterator[str]:
         yield "it sees the future"
     elif any(type(layer) is not DynamicLayer for layer in DynamicCache(config=config).layers):
         yield "it has sliding windows or recurrent layers"
-    elif getattr(config, "attn_logit_softcapping", None) is not None:
-        yield "it caps attention scores"
     elif any(name.endswith("sinks") for name, _ in model.named_parameters()):
         yield "it has attention sinks"
+    for name in ("attn_logit_softcapping", "final_logit_softcapping"):
+        if getattr(config, name, None) is not None:
+            yield f"it caps what goes into a softmax, {name} = {getattr(config, name)}"
     for name, value in config.to_dict().items():
-        if "drop" in name and isinstance(value, float) and value:
-            yield f"it drops at random, {name} = {value}; that must be 0"
-        if name in ("final_logit_softcapping", "logit_scale", "logits_scaling") and value not in (
-            None,
-            1,
-        ):
-            yield f"it rescales or caps logits, {name} = {value}"
+        of_this_head = not name.startswith(("classifier", "summary"))
+        if "drop" in name and isinstance(value, float) and value and of_this_head:
+            yield f"it drops at random, {name} = {value}: set that to 0"
 
 
 def _refusal(name: str, reason: str) -> ModelError:
@@ -134,10 +137,11 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls: query (1, num_heads, S, dim) -> (1, S, num_heads, dim)."""
-    beyond = [name for name in ("softcap", "s_aux", "sliding_window") if kwargs.get(name)]
+    beyond = [n for n in ("softcap", "s_aux", "sliding_window") if kwargs.get(n) is not None]
     if attend is None or attention_mask is not None or beyond:
-        what = "a mask of its own" if attention_mask is not None else ", ".join(beyond)
-        raise _refusal(type(module).__name__, f"it attends with {what or 'what it is not told'}")
+        asked = ["a mask of its own"] if attention_mask is not None else beyond
+        reason = f"it attends with {asked[0]}" if asked else "it doesn't tell its layers what we do"
+        raise _refusal(type(module).__name__, reason)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return attend(query, key, value, scale=scale).transpose(1, 2).contiguous(), None
 

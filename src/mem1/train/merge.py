@@ -197,7 +197,7 @@ def plain_backward(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """With weights w = exp(scores - lse): dvalue = w^T grad, dscores = w (grad value^T - grad out)."""
+    """With w = exp(scores - lse): dvalue = w^T grad, dscores = w (grad value^T - grad out)."""
     query, key, value = inputs
     to_query = torch.empty_like(query)
     to_key, to_value = (torch.zeros_like(x, dtype=lse.dtype) for x in (key, value))

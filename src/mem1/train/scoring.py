@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mem1.errors import ModelError
 from mem1.packing import PackedBatch
 from mem1.train.attention import Backend, packed
 
@@ -43,11 +44,12 @@ def score(
 
     Args: `temperature_T`, at which each target's log-probability is wanted, shape (T_row,);
     `value_head`, a layer on the same hidden states.
+    Raises: ModelError if the output head isn't a plain linear layer.
     """
     hidden = hidden_states(model, row, backend=backend)
     targets = torch.from_numpy(row.token_ids[row.targets]).to(hidden.device)
     logprobs, entropy = _head(
-        hidden, model.get_output_embeddings(), targets=targets, temperature_T=temperature_T
+        hidden, _output_head(model), targets=targets, temperature_T=temperature_T
     )
     read = None if value_head is None else _read(hidden, value_head)
     return Scores(logprobs_T=logprobs, entropy_T=entropy, values_T=read)
@@ -76,6 +78,17 @@ def hidden_states(model: Any, row: PackedBatch, *, backend: Backend | None = Non
 
 def _read(hidden: Tensor, value_head: nn.Linear) -> Tensor:
     return value_head(hidden.to(value_head.weight.dtype))[:, 0]
+
+
+def _output_head(model: Any) -> nn.Linear:
+    """Raises: ModelError for a head that isn't one matrix: adapters around it would be left out."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        raise ModelError(
+            f"the output head is a {type(head).__module__}.{type(head).__name__}, not a plain "
+            "linear layer: take it out of the adapters' targets"
+        )
+    return head
 
 
 def _head(
