@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 import numpy as np
+import torch
 
 from mem1.evals.metrics import measure
 from mem1.train.checkpoint import (
@@ -134,7 +135,19 @@ def _improve(run: Run, trajectories: Sequence[Trajectory], *, step: int) -> dict
         experience = gather(trajectories, policy=learner.policy, config=learner.config)
         learned = learn(learner, experience, name=name)
     run.weights_changed()
-    return {**learned, "learn_s": time.perf_counter() - started}
+    return {
+        **learned,
+        "learn_s": time.perf_counter() - started,
+        "peak_memory_gib": _peak_memory_bytes() / 2**30,
+    }
+
+
+def _peak_memory_bytes() -> int:
+    """Most memory the run has had so far: of the GPU if there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _validate(run: Run, *, step: int) -> dict[str, float]:
