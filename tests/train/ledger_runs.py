@@ -75,6 +75,14 @@ def tiny_policy(tiny: Path, config: TrainConfig, *, dtype: str = "float32") -> P
     return make_policy(load_model(tiny, device="cpu", dtype=dtype), config=config)
 
 
+def valued(policy: Policy) -> Policy:
+    """The same policy, with a critic that values something."""
+    assert policy.value_head is not None
+    with torch.no_grad():
+        policy.value_head.weight.normal_(0, 1, generator=torch.Generator().manual_seed(0))
+    return policy
+
+
 def groups(
     count: int,
     *,

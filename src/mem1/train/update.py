@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mem1.errors import TrainingError
-from mem1.packing import PackedBatch, SampledTokens, sampled_tokens
+from mem1.packing import PackedBatch, sampled_tokens
 from mem1.train import losses
 from mem1.train.config import TrainConfig
 from mem1.train.experience import Experience, MiniBatch, split, temperature
@@ -86,11 +86,11 @@ def learn(learner: Learner, experience: Experience, *, name: str) -> dict[str, f
         return _row_loss(learner, experience, row, weights=weights, sums=sums)
 
     updates = [
-        _update(learner, mini_batch, tokens=experience.tokens, backward=backward, name=name)
+        _update(learner, mini_batch, backward=backward, name=name)
         for _ in range(learner.config.epochs)
         for mini_batch in experience.mini_batches
     ]
-    return _merged(updates) | _layout(experience.mini_batches)
+    return _merged(updates) | _sizes(experience.mini_batches)
 
 
 def imitate(learner: Learner, trajectories: Sequence[Trajectory], *, name: str) -> dict[str, float]:
@@ -106,18 +106,17 @@ def imitate(learner: Learner, trajectories: Sequence[Trajectory], *, name: str) 
         return -(weights * scores.logprobs_T).sum()
 
     updates = [
-        _update(learner, mini_batch, tokens=tokens, backward=backward, name=name)
+        _update(learner, mini_batch, backward=backward, name=name)
         for _ in range(learner.config.epochs)
         for mini_batch in mini_batches
     ]
-    return _merged(updates) | _layout(mini_batches)
+    return _merged(updates) | _sizes(mini_batches)
 
 
 def _update(
     learner: Learner,
     mini_batch: MiniBatch,
     *,
-    tokens: SampledTokens,
     backward: Callable[[PackedBatch, Tensor, _Sums], Tensor],
     name: str,
 ) -> dict[str, float]:
@@ -133,7 +132,7 @@ def _update(
             loss = backward(row, weights, sums)
             if not torch.isfinite(loss):
                 raise TrainingError(
-                    f"{name}: the loss is {float(loss)}, nothing was updated: lower the learning "
+                    f"{name}: the loss is {loss.item()}, nothing was updated: lower the learning "
                     "rate, or look at this batch's trajectories"
                 )
             loss.backward()
@@ -211,15 +210,6 @@ def _row_loss(
 
 def _tensor(values_T: np.ndarray, row: PackedBatch, *, policy: Policy) -> Tensor:
     return torch.from_numpy(values_T[row.index]).to(policy.device, policy.loss_dtype)
-
-
-def _layout(mini_batches: Sequence[MiniBatch]) -> dict[str, float]:
-    """How many tokens went through the model at once, and how many one sequence a turn has."""
-    rows = [row for mini_batch in mini_batches for row in mini_batch.rows]
-    return {
-        "packed_tokens": float(sum(row.num_tokens for row in rows)),
-        "unpacked_tokens": float(sum(row.num_unpacked for row in rows)),
-    }
 
 
 def _merged(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
