@@ -10,7 +10,9 @@ runs/demo/validation/       those of the held-out tasks
 runs/demo/policy/           the trained model
 """
 
+import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
