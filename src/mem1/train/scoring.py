@@ -131,8 +131,11 @@ class _ChunkedHead(torch.autograd.Function):
         to_logprobs, to_entropy = grads
         hidden, weight, bias, targets, temperature_T, entropy = ctx.saved_tensors
         to_hidden = torch.empty_like(hidden)
-        to_weight = torch.zeros_like(weight, dtype=entropy.dtype)
-        to_bias = None if bias is None else torch.zeros_like(bias, dtype=entropy.dtype)
+        # With adapters the head is frozen, and a gradient as large as it would be in vain.
+        to_weight, to_bias = (
+            torch.zeros_like(tensor, dtype=entropy.dtype) if needed else None
+            for tensor, needed in zip((weight, bias), ctx.needs_input_grad[1:3], strict=True)
+        )
         for at in _chunks(len(hidden)):
             logp = _log_softmax(hidden[at], weight, bias, temperature_T[at])
             p = logp.exp()
@@ -140,11 +143,14 @@ class _ChunkedHead(torch.autograd.Function):
             to_z.scatter_add_(1, targets[at, None], to_logprobs[at, None])
             to_z = (to_z / temperature_T[at, None]).to(hidden.dtype)
             to_hidden[at] = to_z @ weight
-            to_weight += (to_z.T @ hidden[at]).to(to_weight.dtype)
+            if to_weight is not None:
+                to_weight += (to_z.T @ hidden[at]).to(to_weight.dtype)
             if to_bias is not None:
                 to_bias += to_z.sum(0).to(to_bias.dtype)
-        shared = None if to_bias is None else to_bias.to(hidden.dtype)
-        return to_hidden, to_weight.to(weight.dtype), shared, None, None
+        weight_grad, bias_grad = (
+            None if grad is None else grad.to(hidden.dtype) for grad in (to_weight, to_bias)
+        )
+        return to_hidden, weight_grad, bias_grad, None, None
 
 
 def _chunks(size: int) -> list[slice]:
