@@ -79,7 +79,7 @@ def valued(policy: Policy) -> Policy:
     """The same policy, with a critic that values something."""
     assert policy.value_head is not None
     with torch.no_grad():
-        policy.value_head.weight.normal_(0, 1, generator=torch.Generator().manual_seed(0))
+        policy.value_head.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
     return policy
 
 
