@@ -28,8 +28,6 @@ from mem1.rollout import Agent, Job, collect
 from mem1.text import ANSWER_TAG, STATE_TAG
 from mem1.types import FAILURES, Action, Completion, Fault, Task, Trajectory, Turn
 
-_LAST_TAG = re.compile(r"</(\w+)>\s*\Z")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
@@ -98,7 +96,7 @@ async def played(
     trajectories = await collect(jobs)
     for transcript, trajectory in zip(transcripts, trajectories, strict=True):
         said = [turn.completion.text.strip() for turn in trajectory.turns]
-        told = [reply.strip() for reply in transcript.replies]
+        told = [reply.strip() if _action(reply) else None for reply in transcript.replies]
         if trajectory.stop_reason in FAILURES or said != told:
             pairs = enumerate(zip(said, told, strict=False), start=1)
             wrong = next((number for number, (a, b) in pairs if a != b), len(said) + 1)
@@ -127,6 +125,12 @@ class Teller:
         await self.script.close()
 
 
+def _action(reply: str) -> str | None:
+    """Name of the action that a reply ends with; None if it ends with none."""
+    end = re.search(r"</(\w+)>\s*\Z", reply)
+    return end[1] if end and end[1] != STATE_TAG else None
+
+
 @dataclass(slots=True)
 class _Replay:
     """The world of a transcript: it says what it said then."""
@@ -139,9 +143,8 @@ class _Replay:
 
     @property
     def actions(self) -> tuple[str, ...]:
-        ends = [_LAST_TAG.search(reply) for reply in self.transcript.replies]
-        names = [end[1] for end in ends if end and end[1] != STATE_TAG]
-        return tuple(dict.fromkeys([*names, ANSWER_TAG]))
+        names = [_action(reply) for reply in self.transcript.replies]
+        return tuple(dict.fromkeys([*filter(None, names), ANSWER_TAG]))
 
     async def start(self, *, max_turns: int) -> str:
         return self.transcript.prompt
