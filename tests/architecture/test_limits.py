@@ -67,12 +67,13 @@ def test_every_module_says_what_it_is():
 
 
 HEAVY_HOMES = {
+    "mem1.engines.batch",
     "mem1.engines.kv",
     "mem1.engines.slots",
     *(
         f"mem1.train.{name}"
         for name in (
-            *("attention", "checkpoint", "experience", "losses", "optimizer", "policy"),
+            *("attention", "checkpoint", "experience", "losses", "merge", "optimizer", "policy"),
             *("scoring", "trainer", "update", "verify"),
         )
     ),

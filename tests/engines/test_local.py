@@ -100,14 +100,15 @@ def test_what_all_rows_begin_with_is_held_once():
     model = tiny()
     engine = LocalEngine(model, codec=ByteRenderer(), max_batch=3)
     sizes: list[tuple[int, list[int]]] = []
-    forward = engine._forward
+    batch = engine._batch
+    forward = batch._forward
 
     def watched():
         logits = forward()
-        sizes.append((len(engine._slots._head_ids), [row.size for row in engine._slots._rows]))
+        sizes.append((len(batch._slots._head_ids), [row.size for row in batch._slots._rows]))
         return logits
 
-    engine._forward = watched
+    batch._forward = watched
     complete(engine, *(request(HEAD + end, max_tokens=4) for end in ("a", "bc", "def")))
     # The first sequence computes the head, the others find it known and share it from then on.
     head = len(HEAD)
@@ -165,7 +166,7 @@ def test_a_cancelled_request_leaves_and_the_others_go_on():
         return await engine.complete(request("short", seed=1))
 
     assert asyncio.run(run()).num_tokens > 0
-    assert not engine._rows
+    assert not engine._batch._rows
 
 
 def test_a_model_that_breaks_fails_the_requests_and_not_the_engine():

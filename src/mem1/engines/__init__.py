@@ -1,6 +1,6 @@
 """HOW TOKENS ARE SAMPLED. One Protocol; `local` and `openai` are imported when they're used."""
 
-from mem1.engines.base import Codec, Engine, Request
+from mem1.engines.base import Carry, Codec, Engine, Request, carrying
 from mem1.engines.scripted import ScriptedEngine
 
-__all__ = ["Codec", "Engine", "Request", "ScriptedEngine"]
+__all__ = ["Carry", "Codec", "Engine", "Request", "ScriptedEngine", "carrying"]

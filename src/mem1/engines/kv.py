@@ -1,8 +1,9 @@
 """What the local engine remembers of sequences, in torch.
 
     prompt ids -> PrefixStore.longest -> keys and values of what was computed before
+    an episode that is carried -> Held, from one of its turns to the next
 
-Imported by `mem1.engines.local` alone, once torch is known to be there.
+Imported by `mem1.engines.batch` alone, once torch is known to be there.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,30 @@ KV = list[tuple[torch.Tensor, torch.Tensor]]
 class _Entry:
     token_ids: np.ndarray
     kv: KV
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Held:
+    """What an episode that is carried has left at the end of a turn.
+
+    The token sampled last was never fed: the next turn begins with it, since it sees what its own
+    turn saw.
+    """
+
+    kv: KV
+    places: tuple[int, ...]
+    """Where its tokens stand in the episode, ascending; the last one is `last_id`'s."""
+    last_id: int
+
+    @property
+    def end(self) -> int:
+        """How many tokens the episode has had."""
+        return self.places[-1] + 1
+
+    def columns_without(self, kept: Sequence[int]) -> list[int]:
+        """Which of its tokens, counted from 0, are none of those kept."""
+        staying = set(kept)
+        return [column for column, place in enumerate(self.places) if place not in staying]
 
 
 class PrefixStore:
@@ -65,3 +90,8 @@ def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
     size = min(len(a), len(b))
     different = np.flatnonzero(a[:size] != b[:size])
     return int(different[0]) if len(different) else size
+
+
+def num_tokens(kv: KV | None) -> int:
+    """How many tokens these are of."""
+    return kv[0][0].shape[2] if kv else 0

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 import httpx2
 import stamina
 
-from mem1.engines.base import Codec, Request
+from mem1.engines.base import Codec, Request, cannot_carry
 from mem1.engines.openai_wire import FORMS, Form, read_completion
 from mem1.errors import ConfigError, EngineError, ModelError
 from mem1.types import Completion, Message, Sampling
@@ -110,6 +110,8 @@ class OpenAIEngine:
         return FORMS[self._config.mode][self._form]
 
     async def complete(self, request: Request) -> Completion:
+        if request.carry:
+            raise cannot_carry(self)
         forms = FORMS[self._config.mode]
         refusal: _StatusError | None = None
         for number in range(self._form, len(forms)):

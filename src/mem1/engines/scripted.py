@@ -6,7 +6,7 @@ replies (a list, or a function of the Request) -> Completion with made-up log-pr
 import asyncio
 from collections.abc import Callable, Iterable
 
-from mem1.engines.base import Codec, Request
+from mem1.engines.base import Codec, Request, cannot_carry
 from mem1.errors import EngineError
 from mem1.types import Completion
 
@@ -40,6 +40,8 @@ class ScriptedEngine:
         return self._window
 
     async def complete(self, request: Request) -> Completion:
+        if request.carry:
+            raise cannot_carry(self)
         self.requests.append(request)
         await asyncio.sleep(0)  # as any real engine, let the other episodes go on
         reply = self._reply(request)

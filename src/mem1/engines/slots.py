@@ -7,7 +7,10 @@ decodes, and all that is new of each row that has just joined. What all rows hav
 beginning, the head, is held and read once for all of them. Nothing is padded, shifted or copied per
 step.
 
-Imported by `mem1.engines.local` alone, once torch is known to be there.
+A row may begin with tokens that are evicted: the first of its new tokens still sees them, since it
+belongs to what came before, and the others don't. After that pass they're gone.
+
+Imported by `mem1.engines.batch` alone, once torch is known to be there.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +25,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from mem1.engines.kv import KV, common_prefix
+from mem1.engines.kv import KV, common_prefix, num_tokens
 
 _ATTENTION = "mem1_slots"
 _SPARE_TOKENS = 256
@@ -42,7 +45,7 @@ def can_batch(model: PreTrainedModel) -> bool:
 @contextmanager
 def attending_over(slots: "Slots", model: PreTrainedModel) -> Iterator[dict[str, Any]]:
     """Within the block the model attends over `slots`. Gives what its forward pass must be told."""
-    before = model.config._attn_implementation
+    before = model.config._attn_implementation or "sdpa"
     model.set_attn_implementation(_ATTENTION)
     try:
         yield {"past_key_values": slots, "slots": slots, "use_cache": True}
@@ -70,8 +73,12 @@ AttentionInterface.register(_ATTENTION, _attention)
 
 @dataclass(slots=True, kw_only=True)
 class _Row:
-    size: int = 0
+    size: int
     """Tokens in the row's own buffer."""
+    position: int
+    """Of its next token: more than it has tokens, if some were evicted."""
+    evicted: Sequence[int]
+    """Tokens that leave after the next pass, counted from 0, the head included."""
     num_new: int = 0
     """Tokens of the forward pass that is under way."""
     on_head: bool
@@ -114,12 +121,24 @@ class Slots(Cache):
     def count(self) -> int:
         return len(self._rows)
 
-    def join(self, token_ids: Sequence[int], kv: KV | None) -> None:
-        """Add a sequence as the last row. Args: `kv`, of its first tokens, if they are known."""
-        known = kv[0][0].shape[2] if kv else 0
-        on_head = self._starts_with_head(token_ids, known=known)
+    def join(
+        self,
+        kv: KV | None,
+        *,
+        plain_ids: Sequence[int],
+        position: int,
+        evicted: Sequence[int] = (),
+    ) -> None:
+        """Add a sequence as the last row.
+
+        Args: `kv`, of what it begins with, if that's known; `plain_ids`, its ids up to where
+        something was evicted; `position`, of its next token; `evicted`, the tokens of `kv`, counted
+        from 0, that only the next token still sees, itself included.
+        """
+        known = num_tokens(kv)
+        on_head = self._starts_with_head(plain_ids, known=known)
         start = len(self._head_ids) if on_head else 0
-        row = _Row(size=known - start, on_head=on_head)
+        row = _Row(size=known - start, position=position, evicted=evicted, on_head=on_head)
         self._rows.append(row)
         for layer, parts in enumerate(kv or []):
             self._reserve(layer, row.size, like=parts)
@@ -153,7 +172,8 @@ class Slots(Cache):
     def share_head(self, sequences: Sequence[Sequence[int]]) -> None:
         """Hold once what all rows have in common, if no head is in use and it's worth it.
 
-        Args: `sequences`, the token ids of each row's keys and values.
+        Args: `sequences`, the token ids of each row's keys and values, up to where something was
+        evicted.
         """
         if any(row.on_head for row in self._rows):
             return
@@ -193,15 +213,36 @@ class Slots(Cache):
         columns = torch.arange(int(widths.max()) + 1 if len(widths) else 0, device=device)
         unseen = (columns[None] > widths[:, None])[:, None, None]
         self._bias = torch.zeros(unseen.shape, device=device).masked_fill_(unseen, -torch.inf)
-        positions = [
-            column + len(self._head_ids) * self._rows[number].on_head for number, column in places
-        ]
+        self._sees = [self._mask(row, device=device) for row in self._rows]
+        positions = [row.position + new for row in self._rows for new in range(row.num_new)]
         return torch.tensor([positions], device=device)
+
+    def _mask(self, row: _Row, *, device: torch.device) -> torch.Tensor | None:
+        """What each new token of a row sees, shape (num_new, num_keys); None: all before it."""
+        past = row.size + len(self._head_ids) * row.on_head
+        if not past or row.num_new == 1:
+            return None
+        sees = torch.ones(row.num_new, past + row.num_new, dtype=torch.bool, device=device)
+        sees = sees.tril_(past)
+        sees[1:, list(row.evicted)] = False
+        return sees
 
     def end(self) -> None:
         """The forward pass is over."""
-        for row in self._rows:
-            row.size, row.num_new = row.size + row.num_new, 0
+        for number, row in enumerate(self._rows):
+            row.size, row.position = row.size + row.num_new, row.position + row.num_new
+            row.num_new = 0
+            if row.evicted:
+                self._evict(number)
+
+    def _evict(self, number: int) -> None:
+        """Give up the keys and values of what a row has evicted; the others move up."""
+        row = self._rows[number]
+        start, gone = len(self._head_ids) * row.on_head, set(row.evicted)
+        staying = [column for column in range(row.size) if start + column not in gone]
+        for buffer in chain.from_iterable(self._buffers):
+            buffer[number, :, : len(staying)] = buffer[number][:, staying]
+        row.size, row.evicted = len(staying), ()
 
     def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Put every new token behind the last one of its row."""
@@ -229,14 +270,12 @@ class Slots(Cache):
         own = tuple(buffer[number : number + 1, :, :size] for buffer in self._buffers[layer])
         keys, values = _cat(self._head[layer], own) if row.on_head else own
         groups = query.shape[1] // keys.shape[1]
-        past = keys.shape[2] - row.num_new
-        sees = torch.ones(row.num_new, keys.shape[2], dtype=torch.bool, device=query.device)
         return scaled_dot_product_attention(
             query,
             keys.repeat_interleave(groups, 1),
             values.repeat_interleave(groups, 1),
-            attn_mask=sees.tril(past) if past else None,
-            is_causal=not past,
+            attn_mask=self._sees[number],
+            is_causal=self._sees[number] is None and row.num_new > 1,
             scale=scale,
         )
 
@@ -304,7 +343,7 @@ def _attend_part(
     bias: torch.Tensor | None,
     scale: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention over a part of the keys, and the log-sum-exp of its scores, both in float32.
+    """Attention over a part of the keys, and the log-sum-exp of its scores, float32 at least.
 
     Shapes: query (rows, heads, queries, dim), keys (rows, heads, num_keys, dim); gives out as
     query, lse (rows, heads, queries).
@@ -314,12 +353,12 @@ def _attend_part(
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, keys, values, 0.0, False, attn_mask=bias, scale=scale
         )
-        return out.float(), lse.float()
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    scores = (query @ keys.transpose(-1, -2)).float() * scale
+        return widened(out), widened(lse)
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = widened(query @ keys.transpose(-1, -2)) * factor
     scores = scores if bias is None else scores + bias
     lse = scores.logsumexp(-1)
-    return ((scores - lse[..., None]).exp().to(values.dtype) @ values).float(), lse
+    return widened((scores - lse[..., None]).exp().to(values.dtype) @ values), lse
 
 
 def _cat(
@@ -327,3 +366,8 @@ def _cat(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     keys, values = (torch.cat(pair, dim=2) for pair in zip(before, after, strict=True))
     return keys, values
+
+
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """In float32 at least: float64 stays what it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,0 +1,209 @@
+"""THE BATCH of the local engine, in torch: who is in it, and one step of all.
+
+    TokenSequence -> Batch.add -> waiting -> a row, once one is free -> one token per step -> over
+
+All but `add` runs in one thread, the engine's pool, which alone touches rows and prefixes.
+
+Imported by `mem1.engines.local` alone, once torch is known to be there.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from mem1.engines.base import Codec
+from mem1.engines.kv import KV, Held, PrefixStore, num_tokens
+from mem1.engines.sequence import TokenSequence
+from mem1.engines.slots import Slots, attending_over, can_batch, widened
+
+_WORTH_WAITING = 16
+"""Tokens that are worth waiting a step for, if another sequence computes them in this one."""
+
+
+class Batch:
+    """Sequences that are waiting or decoded, and what is remembered of earlier ones."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        codec: Codec,
+        eos_ids: frozenset[int],
+        max_rows: int,
+        prefix_cache_tokens: int,
+    ) -> None:
+        self._model = model
+        self._codec = codec
+        self._eos_ids = eos_ids
+        self._max_rows = max_rows
+        self.together = can_batch(model)
+        """Whether all rows share one forward pass, and keys and values can be evicted."""
+        self._prefixes = PrefixStore(max_tokens=prefix_cache_tokens if self.together else 0)
+        self._waiting: deque[TokenSequence] = deque()
+        self.clear_rows()
+
+    def clear_rows(self) -> None:
+        self._rows: list[TokenSequence] = []
+        layers = self._model.config.get_text_config(decoder=True).num_hidden_layers
+        self._slots = Slots(layers, max_rows=self._max_rows)
+
+    def forget(self) -> None:
+        """Drop all rows, and all keys and values."""
+        self.clear_rows()
+        self._prefixes.clear()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting or self._rows)
+
+    def add(self, sequence: TokenSequence) -> None:
+        """From any thread."""
+        self._waiting.append(sequence)
+
+    @torch.inference_mode()
+    def step(self) -> list[TokenSequence]:
+        """Let waiting sequences in, sample one token for each row. Gives those that are over."""
+        for row in reversed(range(len(self._rows))):
+            if self._rows[row].future.done():
+                self._leave(row)
+        self._admit()
+        if not self._rows:
+            return []
+        logits = self._forward() if self.together else self._forward_apart()
+        self._sample(logits)
+        return self._take_finished()
+
+    def _admit(self) -> None:
+        """Let in who waits, but of those that share more than is known only one per step: the
+        others then find it known."""
+        joined: list[TokenSequence] = []
+        for sequence in list(self._waiting):
+            if len(self._rows) == self._max_rows:
+                return
+            if sequence.future.done():
+                self._waiting.remove(sequence)
+                continue
+            ids = sequence.request.prompt_ids
+            known = None if sequence.held else self._prefixes.longest(ids)
+            if not sequence.held:
+                if any(_share(ids, other, more_than=num_tokens(known)) for other in joined):
+                    continue
+                joined.append(sequence)
+            self._waiting.remove(sequence)
+            self._join(sequence, known=known)
+
+    def _join(self, sequence: TokenSequence, *, known: KV | None) -> None:
+        """Give a sequence a row. Args: `known`, keys and values of its first tokens."""
+        self._rows.append(sequence)
+        request, held = sequence.request, sequence.held
+        if held and request.carry:
+            sequence.new_ids = (held.last_id, *request.new_ids)
+            self._slots.join(
+                held.kv,
+                plain_ids=sequence.plain_ids,
+                position=held.places[-1],
+                evicted=held.columns_without(request.carry.kept),
+            )
+            sequence.held = None
+            return
+        sequence.new_ids = request.prompt_ids[num_tokens(known) :]
+        if self.together:
+            self._slots.join(known, plain_ids=request.prompt_ids, position=num_tokens(known))
+
+    def _forward(self) -> torch.Tensor:
+        """One pass over what is new of every row. Gives logits, shape (rows, vocab)."""
+        device = self._model.device
+        new = [row.new_ids for row in self._rows]
+        positions = self._slots.begin([len(ids) for ids in new], device=device)
+        ends = torch.tensor([len(ids) for ids in new], device=device).cumsum(0) - 1
+        with attending_over(self._slots, self._model) as told:
+            output = self._model(
+                input_ids=torch.tensor([[token for ids in new for token in ids]], device=device),
+                position_ids=positions,
+                logits_to_keep=ends,
+                **told,
+            )
+        self._slots.end()
+        for number, row in enumerate(self._rows):
+            if row.begins and len(row.new_ids) >= _WORTH_WAITING:
+                self._prefixes.add(row.request.prompt_ids, self._slots.kv(number))
+        self._slots.share_head([row.plain_ids for row in self._rows])
+        return output.logits[0]
+
+    def _forward_apart(self) -> torch.Tensor:
+        """The same for models whose rows can't share a pass."""
+        logits: list[torch.Tensor] = []
+        for row in self._rows:
+            row.cache = row.cache or DynamicCache(config=self._model.config)
+            output = self._model(
+                input_ids=torch.tensor([row.new_ids], device=self._model.device),
+                past_key_values=row.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            logits.append(output.logits[:, -1])
+        return torch.cat(logits)
+
+    def _sample(self, logits: torch.Tensor) -> None:
+        """Append one token to each row. Log-probabilities are of the full softmax, fp32 at
+        least."""
+        settings = [row.request.sampling for row in self._rows]
+        scale = torch.tensor([s.temperature or 1.0 for s in settings], device=logits.device)
+        logprobs = (widened(logits) / scale[:, None]).log_softmax(-1)
+        tokens = torch.stack(
+            [self._choose(row, of) for row, of in zip(self._rows, logprobs, strict=True)]
+        )
+        chosen = logprobs.gather(1, tokens[:, None])[:, 0]
+        for row, token, logprob in zip(self._rows, tokens.tolist(), chosen.tolist(), strict=True):
+            row.append(token, logprob=logprob)
+            row.check_end(codec=self._codec, eos_ids=self._eos_ids)
+
+    def _choose(self, row: TokenSequence, logprobs: torch.Tensor) -> torch.Tensor:
+        """A row's next token. Args: `logprobs`, shape (vocab,)."""
+        sampling = row.request.sampling
+        if sampling.temperature > 0:
+            return _draw(logprobs, top_p=sampling.top_p, at=row.rng.random())
+        return logprobs.argmax()
+
+    def _take_finished(self) -> list[TokenSequence]:
+        finished = [row for row in self._rows if row.text is not None]
+        for number in reversed(range(len(self._rows))):
+            if self._rows[number].text is not None:
+                self._leave(number)
+        return finished
+
+    def _leave(self, number: int) -> None:
+        """Free a row; the last one moves to its place, as in `Slots.leave`."""
+        row = self._rows[number]
+        self._rows[number] = self._rows[-1]
+        self._rows.pop()
+        if not self.together:
+            return
+        if row.token_ids:
+            # The last sampled token was never fed to the model.
+            kv = self._slots.kv(number)
+            if row.request.carry:
+                row.held = Held(kv=kv, places=row.places, last_id=row.token_ids[-1])
+            else:
+                self._prefixes.add((*row.request.prompt_ids, *row.token_ids[:-1]), kv)
+        self._slots.leave(number)
+
+
+def _share(ids: Sequence[int], other: TokenSequence, *, more_than: int) -> bool:
+    end = more_than + _WORTH_WAITING
+    return len(ids) > end and ids[:end] == other.request.prompt_ids[:end]
+
+
+def _draw(logprobs: torch.Tensor, *, top_p: float, at: float) -> torch.Tensor:
+    """The token at quantile `at` of the distribution, cut to its smallest nucleus of mass `top_p`
+    (Holtzman et al. 2020)."""
+    probabilities = logprobs.double().exp()
+    if top_p < 1:
+        ordered, order = probabilities.sort(descending=True)
+        outside = ordered.cumsum(-1) - ordered >= top_p
+        probabilities[order[outside]] = 0.0
+    mass = probabilities.cumsum(-1)
+    target = torch.tensor([at], dtype=mass.dtype, device=mass.device) * mass[-1]
+    return torch.searchsorted(mass, target, right=True)[0].clamp(max=len(mass) - 1)
