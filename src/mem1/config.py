@@ -136,7 +136,8 @@ class RunSettings:
     concurrency: int = 16
     """Episodes under way at once."""
     mode: SamplingMode = "reencode"
-    """How contexts reach the model: encoded anew each turn, or each token once (`carry`)."""
+    """How contexts reach the model: encoded anew each turn, or each token once (`carry`: local
+    engine only; the model's window then bounds all tokens of an episode)."""
     reward: str = "em"
     """`em` or `f1`, summed over the objectives, or `package.module:Class` for your own."""
 
@@ -179,6 +180,11 @@ class RunConfig:
             least = min(count.values(), default=0) if isinstance(count, dict) else count
             if least < 1:
                 raise ConfigError(f"{name} = {count}: give at least 1")
+        if self.run.mode == "carry" and self.engine.kind != "local":
+            raise ConfigError(
+                f"run.mode = 'carry' with engine.kind = {self.engine.kind!r}: no server evicts "
+                "keys and values between turns, set engine.kind = 'local' or run.mode = 'reencode'"
+            )
         self.policies()
         make_reward(self.run.reward)
 

@@ -186,7 +186,8 @@ class StopReason(StrEnum):
     """The environment ended it without an answer (a purchase, say)."""
     MAX_TURNS = "max_turns"
     WINDOW_FULL = "window_full"
-    """The next context would not fit the model's window (unbounded policies only)."""
+    """The next context would not fit the model's window: with a policy that has no bound, or in
+    mode `carry`, whose positions run on."""
     PROMPT_TOO_LONG = "prompt_too_long"
     ENGINE_ERROR = "engine_error"
     TOOL_ERROR = "tool_error"
@@ -200,7 +201,11 @@ FAILURES = frozenset({StopReason.ENGINE_ERROR, StopReason.TOOL_ERROR, StopReason
 
 SamplingMode = Literal["reencode", "carry"]
 """How a context reaches the model at each turn: encoded anew, as any server does; or each token
-once, with the keys and values of what is dropped really evicted (local engine only)."""
+once, with the keys and values of what is dropped really evicted (local engine only).
+
+Carried tokens keep the position at which they were computed, and positions run on over what was
+evicted: the model's window bounds all tokens of an episode, not only those seen at a time.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -237,6 +237,7 @@ def plan_jobs(
             context=policy,
             budget=config.budget,
             sampling=config.sampling,
+            mode=config.run.mode,
         )
         agent.bound()
         turns = {n: config.run.turns_for(n) for n in sorted({len(t.objectives) for t in tasks})}

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from mem1.carry import Tape
 from mem1.chat import (
     Renderer,
     ReplyParts,
@@ -19,7 +20,7 @@ from mem1.chat import (
     text_segment,
 )
 from mem1.context import Budget, ContextPolicy, Parts, check_window
-from mem1.engines import Engine, Request
+from mem1.engines import Carry, Engine, Request, carrying
 from mem1.envs import Env
 from mem1.errors import EngineError, ToolError, UserError
 from mem1.rewards import Reward
@@ -28,6 +29,7 @@ from mem1.types import (
     Context,
     Message,
     Sampling,
+    SamplingMode,
     Segment,
     SegmentKind,
     StopReason,
@@ -41,7 +43,10 @@ from mem1.types import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    """Everything about an agent that does not change between episodes."""
+    """Everything about an agent that does not change between episodes.
+
+    Raises: ConfigError for mode `carry` with an engine that can't.
+    """
 
     engine: Engine
     renderer: Renderer
@@ -49,6 +54,11 @@ class Agent:
     budget: Budget
     sampling: Sampling = field(default_factory=Sampling)
     max_turns: int = 6
+    mode: SamplingMode = "reencode"
+
+    def __post_init__(self) -> None:
+        if self.mode == "carry":
+            carrying(self.engine)
 
     def bound(self) -> int | None:
         """Certified largest context + reply, in tokens; BudgetError if the window is smaller."""
@@ -63,6 +73,8 @@ class _Episode:
     env: Env
     bound: int | None
     seed: str
+    tape: Tape | None
+    """All that the model has computed, if each token is computed once."""
     turns: list[Turn] = field(default_factory=list[Turn])
     stop_reason: StopReason = StopReason.MAX_TURNS
     answer: str | None = None
@@ -88,6 +100,7 @@ async def run_episode(
         env=env,
         bound=agent.bound(),
         seed=f"{agent.sampling.seed}/{task.id}/{sample}",
+        tape=Tape() if agent.mode == "carry" else None,
     )
     started = time.perf_counter()
     try:
@@ -101,6 +114,8 @@ async def run_episode(
     except Exception as error:  # noqa: BLE001 - the episode boundary
         episode.stop_reason, episode.error = StopReason.EPISODE_ERROR, repr(error)
     finally:
+        if episode.tape:
+            carrying(agent.engine).release(episode.tape)
         await env.close()
     score = reward(task, answer=episode.answer, turns=episode.turns)
     return Trajectory(
@@ -114,6 +129,7 @@ async def run_episode(
         reward_parts=score.parts,
         bound=episode.bound,
         seconds=time.perf_counter() - started,
+        mode=agent.mode,
         error=episode.error,
     )
 
@@ -128,12 +144,15 @@ async def _play(episode: _Episode, *, on_turn: Callable[[Turn], None] | None) ->
     for turn in range(1, agent.max_turns + 1):
         most = num_tokens(context) + agent.budget.reply
         assert episode.bound is None or most <= episode.bound, "the budget promise is broken"
-        if agent.engine.window is not None and most > agent.engine.window:
+        request = _request(context, episode=episode, turn=turn)
+        if agent.engine.window is not None and request.end > agent.engine.window:
             episode.stop_reason = StopReason.WINDOW_FULL
             return
         asked = time.perf_counter()
-        completion = await agent.engine.complete(_request(context, episode=episode, turn=turn))
+        completion = await agent.engine.complete(request)
         replied = time.perf_counter()
+        if episode.tape:
+            episode.tape.append(completion.token_ids)
         reply = split_reply(
             agent.renderer,
             completion,
@@ -182,7 +201,13 @@ def _request(context: Context, *, episode: _Episode, turn: int) -> Request:
         max_tokens=agent.budget.reply,
         stop=tuple(close_tag(name) for name in episode.env.actions),
         sampling=sampling,
+        carry=_carry(context, tape=episode.tape) if episode.tape else None,
     )
+
+
+def _carry(context: Context, *, tape: Tape) -> Carry:
+    kept, new_ids = tape.show(context)
+    return Carry(episode=tape, kept=tuple(kept), start=len(tape.token_ids) - len(new_ids))
 
 
 def _parts(reply: ReplyParts, observation: str, *, episode: _Episode, turn: int) -> Parts:
