@@ -23,7 +23,7 @@ from mem1.context import Budget, ContextPolicy, Parts, check_window
 from mem1.engines import Carry, Engine, Request, carrying
 from mem1.envs import Env
 from mem1.errors import EngineError, ToolError, UserError
-from mem1.rewards import Reward
+from mem1.rewards import Reward, RewardOutput
 from mem1.text import ANSWER_TAG, HINT_TAG, close_tag
 from mem1.types import (
     Context,
@@ -117,7 +117,7 @@ async def run_episode(
         if episode.tape:
             carrying(agent.engine).release(episode.tape)
         await env.close()
-    score = reward(task, answer=episode.answer, turns=episode.turns)
+    score = _score(reward, task, episode=episode)
     return Trajectory(
         task=task,
         sample=sample,
@@ -132,6 +132,15 @@ async def run_episode(
         mode=agent.mode,
         error=episode.error,
     )
+
+
+def _score(reward: Reward, task: Task, *, episode: _Episode) -> RewardOutput:
+    """What the episode earned; one whose reward can't be told counts as failed."""
+    try:
+        return reward(task, answer=episode.answer, turns=episode.turns)
+    except Exception as error:  # noqa: BLE001 - the episode boundary
+        episode.stop_reason, episode.error = StopReason.EPISODE_ERROR, f"reward: {error!r}"
+        return RewardOutput(total=0.0, parts={})
 
 
 async def _play(episode: _Episode, *, on_turn: Callable[[Turn], None] | None) -> None:
