@@ -85,6 +85,16 @@ def test_a_server_that_takes_token_ids_needs_the_tokenizer(tmp_path):
     assert load_config(path, overrides=["engine.mode=chat"]).engine.kind == "openai"
 
 
+def test_no_server_carries(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(
+        '[engine]\nkind = "openai"\nbase_url = "http://localhost:1/v1"\nmodel = "m"\n'
+        'mode = "chat"\n[run]\nmode = "carry"\n'
+    )
+    with pytest.raises(ConfigError, match=r"run.mode = 'carry' with engine.kind = 'openai'"):
+        load_config(path)
+
+
 def test_turns_by_number_of_objectives_must_name_each_number():
     assert RunSettings(max_turns=6).turns_for(16) == 6
     with pytest.raises(ConfigError, match=r"has no entry for tasks of 2 objectives: add  2 = "):

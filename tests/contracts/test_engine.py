@@ -6,15 +6,17 @@ up to them.
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from servers import MODEL, Answer, serve, vllm
 
 from mem1.chat import ByteRenderer
-from mem1.engines import Engine, Request
+from mem1.engines import Carry, Engine, Request, carrying
 from mem1.engines.openai import OpenAIConfig, OpenAIEngine
 from mem1.engines.scripted import ScriptedEngine
+from mem1.errors import ConfigError
 from mem1.types import Completion, Sampling
 
 CODEC = ByteRenderer()
@@ -139,6 +141,18 @@ def test_calls_at_once_get_the_replies_of_calls_one_by_one(make_engine):
 def test_a_seed_gives_the_same_reply_again(make_engine):
     one, two = (complete(make_engine(), ask("Who?", temperature=1, seed=3)) for _ in range(2))
     assert one == two
+
+
+def test_a_carried_request_is_served_as_such_or_refused_before_anything_is_sampled(make_engine):
+    plain = ask("Who?")
+    carried = replace(plain, carry=Carry(episode="e", kept=(), start=0))
+    try:
+        carrying(make_engine())
+    except ConfigError:
+        with pytest.raises(ConfigError, match="mode = 'carry'"):
+            complete(make_engine(), carried)
+    else:
+        assert complete(make_engine(), carried) == complete(make_engine(), plain)
 
 
 def test_closing_twice_is_harmless(make_engine):

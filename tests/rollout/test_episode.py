@@ -9,8 +9,8 @@ from worlds import BUDGET, TASK, agent, always, answer, env, play, scripted, sea
 
 from mem1.chat import ByteRenderer
 from mem1.context import Full, Window
-from mem1.engines import ScriptedEngine
-from mem1.errors import BudgetError, EngineError, ToolError
+from mem1.engines import Carry, ScriptedEngine
+from mem1.errors import BudgetError, ConfigError, EngineError, ToolError
 from mem1.rewards import ExactMatchReward
 from mem1.rollout import run_episode
 from mem1.types import Action, Fault, Sampling, SegmentKind, StopReason
@@ -177,3 +177,60 @@ def test_each_turn_draws_its_own_seed_and_repeats_it():
     first = seeds()
     assert len(set(first)) == 3
     assert first == seeds()
+
+
+class Carrying(ScriptedEngine):
+    """A script that is told what is carried."""
+
+    can_carry = True
+    released = ()
+
+    def release(self, episode) -> None:
+        self.released += (episode,)
+
+    async def complete(self, request):
+        completion = await super().complete(replace(request, carry=None))
+        self.requests[-1] = request
+        return completion
+
+
+def carried(*replies, window=None, **settings):
+    engine = Carrying(replies, codec=ByteRenderer(), window=window)
+    carrying = replace(agent(engine, **settings), mode="carry")
+    return engine, asyncio.run(
+        run_episode(TASK, agent=carrying, env=env(), reward=ExactMatchReward())
+    )
+
+
+def test_a_carried_request_says_what_stays_and_sends_what_is_new():
+    engine, played = carried(search("one"), search("two"), answer("three"))
+    head, first = len(HEAD), len(search("one"))
+    prompt, second, third = engine.requests
+    assert (prompt.carry.kept, prompt.carry.start, prompt.new_ids) == ((), 0, tuple(HEAD.encode()))
+    # Turn 2 keeps all of turn 1; turn 3 keeps the prompt and what turn 2 sampled.
+    assert second.carry.kept == tuple(range(head + first))
+    begin = second.carry.start + len(second.new_ids)
+    assert third.carry.kept == (*range(head), *range(begin, begin + len(search("two"))))
+    assert third.carry.start == begin + len(search("two"))
+    assert [r.prompt_ids for r in engine.requests] == [turn.prompt_ids for turn in played.turns]
+    assert played.mode == "carry"
+
+
+@pytest.mark.parametrize("end", [answer("b"), EngineError("down")])
+def test_an_episode_that_is_over_is_released_however_it_ended(end):
+    engine, _ = carried(search("a"), end)
+    (episode,) = engine.released
+    assert engine.requests[0].carry == Carry(episode=episode, kept=(), start=0)
+
+
+def test_carried_positions_run_on_until_the_window_is_full():
+    engine, played = carried(*[search("s")] * 9, window=1000, max_turns=9)
+    assert played.stop_reason is StopReason.WINDOW_FULL
+    last = engine.requests[-1].end
+    assert last <= 1000 < last + len(search("s")) + BUDGET.observation
+    assert all(len(turn.prompt_ids) < 200 for turn in played.turns)
+
+
+def test_an_agent_that_carries_needs_an_engine_that_can():
+    with pytest.raises(ConfigError, match="ScriptedEngine can't evict keys and values"):
+        replace(agent(scripted(answer("s"))), mode="carry")

@@ -126,7 +126,7 @@ class LocalEngine:
         Raises: EngineError while sequences are under way.
         """
         if self._open:
-            raise EngineError(f"local engine: {len(self._open)} sequences are under way")
+            raise EngineError(f"local engine: can't forget, sequences under way: {len(self._open)}")
         self._held.clear()
         self._pool.submit(self._batch.forget).result()
 
