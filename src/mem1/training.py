@@ -82,20 +82,20 @@ def open_run(config: RunConfig, *, folder: Path, watcher: TrainWatcher) -> Itera
     )
     with ExitStack() as stack:
         if settings.algorithm == "sft":
-            source, weights_changed = _demonstrations(config, settings, renderer), _nothing
+            source, forget_computed = _demonstrations(config, settings, renderer), _nothing
         else:
             engine = _sampler(engine_config, policy=policy, renderer=renderer)
             runner = stack.enter_context(asyncio.Runner())
             stack.callback(lambda: runner.run(engine.close()))
             plan = _Plan(config, engine, renderer, watcher)
             source = _rollouts(config, settings, folder=folder, plan=plan, runner=runner)
-            weights_changed = engine.forget
+            forget_computed = engine.forget
         yield Run(
             folder=folder,
             learner=Learner.create(policy, config=settings),
             source=source,
             export=lambda target: _export(policy, renderer, config=config, folder=target),
-            weights_changed=weights_changed,
+            forget_computed=forget_computed,
             on_step=watcher.on_step,
             warn=watcher.warn,
         )

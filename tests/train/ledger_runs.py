@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from episodes import random_group
 
@@ -13,8 +14,12 @@ from mem1.config import LedgerTasks, LocalConfig, RunConfig, RunSettings
 from mem1.context import Budget, ContextPolicy, InternalState
 from mem1.engines.local import load_model
 from mem1.rewards import RewardOutput
+from mem1.train.checkpoint import latest_checkpoint
 from mem1.train.config import CriticConfig, LossConfig, OptimizerConfig, TrainConfig
+from mem1.train.logbook import METRICS_FILE, read_metrics
 from mem1.train.policy import Policy, make_policy
+from mem1.train.trainer import CHECKPOINTS, POLICY, train
+from mem1.training import TrainWatcher, open_run
 from mem1.types import Objective, Sampling, Task, Trajectory, Turn
 
 VOCAB = 512
@@ -121,3 +126,39 @@ def weights(policy: Policy) -> dict[str, torch.Tensor]:
 def unchanged(policy: Policy, before: dict[str, torch.Tensor]) -> bool:
     now = weights(policy)
     return all(torch.equal(now[name], tensor) for name, tensor in before.items())
+
+
+def train_run(config: RunConfig, folder: Path, **changes: Any) -> Path:
+    """Train as `train_policy` does, with parts of the run replaced, which are functions of it, and
+    what a `TrainWatcher` is told."""
+    told = {name: changes.pop(name) for name in ("on_done", "warn", "on_step") if name in changes}
+    with open_run(config, folder=folder, watcher=TrainWatcher(**told)) as run:
+        return train(replace(run, **{name: make(run) for name, make in changes.items()}))
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that a finished run leaves and that may not depend on how often it was stopped."""
+    newest = latest_checkpoint(folder / CHECKPOINTS, warn=pytest.fail)
+    assert newest is not None
+    tensors = {
+        f"{part}.{name}": tensor.numpy().tobytes()
+        for part, state in newest.parts.items()
+        for name, tensor in state.tensors.items()
+    }
+    exported = {path.name: path.read_bytes() for path in (folder / POLICY).iterdir()}
+    info = {part: state.info for part, state in newest.parts.items()}
+    return {
+        "step": newest.step,
+        **info,
+        **tensors,
+        **exported,
+        "metrics": figures(folder),
+    }
+
+
+def figures(folder: Path) -> list[dict[str, float]]:
+    """metrics.jsonl without times and memory."""
+    return [
+        {name: v for name, v in line.items() if not name.endswith(("_s", "_gib"))}
+        for line in read_metrics(folder / METRICS_FILE)
+    ]

@@ -115,10 +115,11 @@ class Rollouts:
         return self._collect(jobs, path=self.folder / VALIDATION / step_file(step))
 
     def forget_after(self, step: int) -> None:
-        """Delete the stored episodes that will be sampled anew, with other weights."""
-        for name, kept in ((ROLLOUTS, step + 1), (VALIDATION, step)):
+        """Delete the stored episodes that will be sampled anew: also those of a step that was
+        begun, since what is sampled together decides the last bits of a log-probability."""
+        for name in (ROLLOUTS, VALIDATION):
             for path in (self.folder / name).glob("step-*.jsonl"):
-                if path.name > step_file(kept):
+                if path.name > step_file(step):
                     path.unlink()
 
     def _collect(self, jobs: Sequence[Job], *, path: Path) -> list[Trajectory]:

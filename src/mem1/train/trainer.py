@@ -50,8 +50,8 @@ class Run:
     source: Source
     export: Callable[[Path], None]
     """Writes the policy as it is into a folder, with its tokenizer."""
-    weights_changed: Callable[[], None]
-    """Tells the sampling engine, which shares the weights, to forget what it computed."""
+    forget_computed: Callable[[], None]
+    """Tells the sampling engine, which shares the weights, to forget what it computed with them."""
     on_step: Callable[[int, Mapping[str, float]], None]
     """Told of every step's metrics."""
     warn: Callable[[str], None]
@@ -136,7 +136,7 @@ def _improve(run: Run, trajectories: Sequence[Trajectory], *, step: int) -> dict
     else:
         experience = gather(trajectories, policy=learner.policy, config=learner.config)
         learned = learn(learner, experience, name=name)
-    run.weights_changed()
+    run.forget_computed()
     return {
         **learned,
         "learn_s": time.perf_counter() - started,
@@ -154,6 +154,8 @@ def _peak_memory_bytes() -> int:
 
 def _validate(run: Run, *, step: int) -> dict[str, float]:
     trajectories = run.source.validate(step)
+    # A run that goes on after this step hasn't computed any of it.
+    run.forget_computed()
     found = summary(trajectories) if trajectories else {}
     return {f"validation/{name}": value for name, value in found.items()}
 

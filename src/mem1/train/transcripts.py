@@ -26,7 +26,7 @@ from mem1.files import read_lines
 from mem1.rewards import RewardOutput
 from mem1.rollout import Agent, Job, collect
 from mem1.text import ANSWER_TAG, STATE_TAG
-from mem1.types import FAILURES, Action, Completion, Fault, Task, Trajectory, Turn
+from mem1.types import FAILURES, Action, Completion, Fault, Objective, Task, Trajectory, Turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,11 @@ async def played(
     """
     jobs = [
         Job(
-            task=Task(id=transcript.id, objectives=(), source="transcripts"),
+            task=Task(
+                id=transcript.id,
+                objectives=(Objective(question=transcript.prompt, answers=()),),
+                source="transcripts",
+            ),
             agent=Agent(
                 engine=Teller(ScriptedEngine(transcript.replies, codec=renderer)),
                 renderer=renderer,
