@@ -5,8 +5,9 @@
       -> docs/results/learning/         learning.json, the curves, a table
 
 Supervised training on an imperfect expert (configs/tiny_sft.toml), then PPO, GRPO, RLOO and
-REINFORCE++ from there (configs/tiny_ppo.toml, tiny_grpo.toml), and GRPO once more with the rewards of
-each batch shuffled among its trajectories: nothing to learn then. It goes on where it was stopped.
+REINFORCE++ from there (configs/tiny_ppo.toml, tiny_grpo.toml), and GRPO once more with the rewards
+of each batch shuffled among its trajectories: nothing to learn then. It goes on where it was
+stopped.
 """
 
 import subprocess

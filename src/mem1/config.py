@@ -242,7 +242,7 @@ def make_reward(name: str) -> Reward:
     if ":" not in name:
         raise ConfigError(f"run.reward = {name!r}{suggestion(name, REWARDS)}")
     reward = _imported(name, what="reward")()
-    if not callable(reward):
+    if not isinstance(reward, Reward):
         raise ConfigError(f"run.reward = {name!r} can't be called: it's no Reward")
     return reward
 

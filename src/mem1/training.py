@@ -233,9 +233,11 @@ def _demonstrations(
         found += [t for t in read_trajectories(path) if t.context_policy == str(context)]
     for name in settings.data.transcripts:
         transcripts = read_transcripts(Path(name))
-        found += asyncio.run(
+        told = asyncio.run(
             played(transcripts, renderer=renderer, context=context, budget=config.budget)
         )
+        # Nobody sampled them: they are what the run's mode makes of them.
+        found += [replace(trajectory, mode=config.run.mode) for trajectory in told]
     kept = worth_imitating(found, least_reward=settings.data.least_reward)
     check_mode(kept, mode=config.run.mode)
     check_vocabulary(kept, size=renderer.vocab_size)
