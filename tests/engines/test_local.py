@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +123,25 @@ def test_a_seed_gives_the_same_reply_in_any_company(max_batch):
     together = complete(engine, *(request(p, seed=9) for p in PROMPTS), request("hello", seed=5))
     assert together[-1].token_ids == alone.token_ids
     assert complete(engine, request("hello", seed=6))[0].token_ids != alone.token_ids
+
+
+def test_who_asks_again_at_once_misses_no_step():
+    # Else a race would decide what is computed together, and with it the last bits.
+    model, passes = tiny(), []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    engine = LocalEngine(model, codec=ByteRenderer(), eos_ids=())
+
+    async def episode(*, turns: int, max_tokens: int) -> None:
+        for turn in range(turns):
+            time.sleep(0.01)  # noqa: ASYNC251 - work of its own, as splitting a reply
+            asked = request(f"{turn}", max_tokens=max_tokens, temperature=0)
+            assert (await engine.complete(asked)).num_tokens == max_tokens
+
+    async def both() -> None:
+        await asyncio.gather(episode(turns=3, max_tokens=4), episode(turns=1, max_tokens=9))
+
+    asyncio.run(both())
+    assert len(passes) == 3 * 4
 
 
 def test_a_stop_string_over_several_tokens_ends_the_reply_and_is_kept():

@@ -22,6 +22,14 @@ from mem1.train.trainer import BEST_POLICY, CHECKPOINTS  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
+@pytest.fixture(autouse=True)
+def _interruptible():
+    """As in a terminal, even if the tests run in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def config_of(kind, tiny):
     if kind == "ppo":
         return run_config(tiny, "ppo", mini_batch_size=2, eval_every=2)
@@ -265,6 +273,28 @@ def test_the_best_policy_on_held_out_tasks_is_written_beside_the_last(
         assert same == (best == 4)
 
 
+def test_nothing_computed_outlives_an_evaluation_or_an_update(tiny, tmp_path):
+    calls = []
+
+    class Told:
+        def __init__(self, source) -> None:
+            self.source = source
+
+        def __getattr__(self, name):
+            calls.append(name)
+            return getattr(self.source, name)
+
+    train_run(
+        run_config(tiny, "grpo", eval_every=1, steps=2),
+        tmp_path,
+        source=lambda run: Told(run.source),
+        forget_computed=lambda run: lambda: (calls.append("forget"), run.forget_computed()),
+    )
+    evaluated = ["validate", "forget"]
+    step = ["batch", "forget", *evaluated]
+    assert calls == ["forget_after", *evaluated, *step, *step]
+
+
 def test_every_step_tells_what_there_is_to_know(tiny, tmp_path):
     told = []
     train_run(
@@ -280,6 +310,16 @@ def test_every_step_tells_what_there_is_to_know(tiny, tmp_path):
     evaluated = [step for step in names if "validation/reward" in names[step]]
     assert evaluated == [0, 3, 4]
     assert max(line.get("logprob_gap_max", 0) for line in figures(tmp_path)) < 1e-4
+
+
+def test_carried_episodes_are_trained_as_they_were_sampled(tiny, tmp_path):
+    config = run_config(tiny, "ppo")
+    config = replace(config, run=replace(config.run, mode="carry", max_turns=3))
+    seen = []
+    train_run(config, tmp_path, on_done=seen.append)
+    assert {trajectory.mode for trajectory in seen} == {"carry"}
+    assert max(trajectory.num_turns for trajectory in seen) == 3
+    assert max(line["logprob_gap_max"] for line in figures(tmp_path)) < 1e-4
 
 
 def test_a_run_may_be_in_another_thread(tiny, tmp_path, whole):

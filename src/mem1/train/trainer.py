@@ -227,8 +227,9 @@ def _export(run: Run) -> Path:
 @contextmanager
 def _finished_first() -> Iterator[None]:
     """Ctrl-C within the block takes effect at its end; a second one at once."""
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread is ever interrupted.
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # No other thread is ever interrupted, and no job in a shell's background.
         yield
         return
     asked: list[int] = []
