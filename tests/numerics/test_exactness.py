@@ -1,6 +1,7 @@
 """Trained = run: packed log-probabilities and gradients against one plain forward per turn."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -153,3 +154,11 @@ def test_a_token_of_another_vocabulary_is_named():
     )
     with pytest.raises(DataError, match=f"task t, sample 3: token {VOCAB}, but the model's"):
         verify(random_model("llama"), [strange])
+
+
+def test_a_trajectory_of_tokens_made_from_text_is_named():
+    trajectory = make_trajectory(Full(), prompt=[1], replies=[([3], [2])], observations=[])
+    (turn,) = trajectory.turns
+    made = replace(turn, completion=replace(turn.completion, exact=False))
+    with pytest.raises(DataError, match="task t, sample 0: its token ids were made from"):
+        verify(random_model("llama"), [replace(trajectory, turns=(made,))])

@@ -17,7 +17,7 @@ from torch import Tensor
 from mem1.errors import DataError
 from mem1.packing import PackedBatch, pack, sampled_tokens
 from mem1.train.attention import Backend, check_model
-from mem1.train.checks import check_vocabulary
+from mem1.train.checks import check_vocabulary, name_of
 from mem1.train.scoring import score
 from mem1.types import Trajectory
 
@@ -76,9 +76,10 @@ def verify(
     """Compare packed and plain. The gradient is that of a fixed weighted sum of log-probabilities.
 
     Raises: ModelError for a model that isn't served exactly, DataError for trajectories that say
-    nothing or are of another vocabulary.
+    nothing, are of another vocabulary, or were tokenised again.
     """
     check_model(model)
+    _check_ids(trajectories)
     check_vocabulary(trajectories, size=model.config.get_text_config(decoder=True).vocab_size)
     tokens = sampled_tokens(trajectories)
     if not tokens.num_tokens:
@@ -113,6 +114,15 @@ def verify(
         gradient_error=float((gradient - plain_gradient).norm() / plain_gradient.norm()),
         gradient_cosine=float(torch.cosine_similarity(gradient, plain_gradient, dim=0)),
     )
+
+
+def _check_ids(trajectories: Sequence[Trajectory]) -> None:
+    for trajectory in trajectories:
+        if not all(turn.completion.exact for turn in trajectory.turns):
+            raise DataError(
+                f"{name_of(trajectory)}: its token ids were made from the engine's text, so there "
+                "is nothing to be exact about: use an engine that tells them"
+            )
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> Difference:
