@@ -15,7 +15,6 @@ from ledger_runs import figures, groups, outcome, run_config, train_run  # noqa:
 from safetensors.torch import load_file  # noqa: E402
 
 from mem1.errors import EngineError, StoreError, TrainingError  # noqa: E402
-from mem1.train.checkpoint import latest_checkpoint  # noqa: E402
 from mem1.train.config import LoraConfig  # noqa: E402
 from mem1.train.trainer import BEST_POLICY, CHECKPOINTS  # noqa: E402
 
@@ -329,11 +328,14 @@ def test_a_run_may_be_in_another_thread(tiny, tmp_path, whole):
     assert outcome(tmp_path) == whole("grpo")
 
 
-def test_what_an_earlier_start_left_without_a_checkpoint_is_sampled_anew(tiny, tmp_path, whole):
+@pytest.mark.parametrize("saved", [0, 3])
+def test_what_was_stored_after_the_last_checkpoint_is_sampled_anew(tiny, tmp_path, whole, saved):
     config = config_of("grpo", tiny)
-    other = tmp_path / "rollouts" / "step-000002.jsonl"
-    other.parent.mkdir()
-    other.write_text("damaged\n")
+    if saved:
+        with pytest.raises(KeyboardInterrupt):
+            train_run(config, tmp_path, on_step=interrupting(at=saved))
+    later = tmp_path / "rollouts" / f"step-{saved + 1:06d}.jsonl"
+    later.parent.mkdir(exist_ok=True)
+    later.write_text("of other weights\n")
     train_run(config, tmp_path)
     assert outcome(tmp_path) == whole("grpo")
-    assert latest_checkpoint(tmp_path / CHECKPOINTS, warn=pytest.fail).step == 4
