@@ -253,7 +253,8 @@ class Judged:
 
 
 @pytest.mark.parametrize(
-    ("rewards", "best"), [((0, 1, 3, 2, 2), 2), ((0, 1, 1, 2, 3), 4), ((5, 1, 1, 1, 1), None)]
+    ("rewards", "best"),
+    [((0, 1, 3, 2, 2), 2), ((0, 1, 1, 2, 3), 4), ((0, 1, 1, 1, 1), 1), ((5, 1, 1, 1, 1), None)],
 )
 def test_the_best_policy_on_held_out_tasks_is_written_beside_the_last(
     tiny, tmp_path, rewards, best

@@ -138,6 +138,30 @@ def test_equal_rewards_move_weights_by_their_decay_alone(tiny, algorithm):
         assert torch.allclose(tensor, before[name] * (1 - 0.1 * 0.5)), name
 
 
+def pulled(tiny, name: str, **loss) -> list[float]:
+    """A metric over updates that rewards say nothing about, away from the reference."""
+    config = train_config(
+        "grpo", loss=LossConfig(kl_in="loss", **loss), optimizer=OptimizerConfig(lr=3e-3)
+    )
+    made = learner(tiny, config)
+    with torch.no_grad():
+        made.policy.model.get_input_embeddings().weight[:500] *= 3
+    equal = [replace(t, reward=0.7) for t in groups(3)]
+    return [updated(made, equal)[name] for _ in range(4)]
+
+
+def test_the_entropy_bonus_raises_entropy(tiny):
+    found = pulled(tiny, "entropy", entropy=1.0)
+    assert found == sorted(found)
+    assert found[-1] > found[0]
+
+
+def test_the_divergence_in_the_loss_pulls_towards_the_reference(tiny):
+    found = pulled(tiny, "kl", kl=1.0, kl_estimator="k3")
+    assert found == sorted(found, reverse=True)
+    assert found[-1] < 0.9 * found[0]
+
+
 def test_equal_rewards_are_no_trouble_for_whitening(tiny):
     equal = [replace(t, reward=0.7) for t in groups(3, max_turns=1)]
     metrics = updated(learner(tiny, train_config("reinforce++")), equal)
