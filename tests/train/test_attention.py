@@ -10,12 +10,13 @@ transformers = pytest.importorskip("transformers")
 
 from episodes import random_group  # noqa: E402
 from models import VOCAB, random_model  # noqa: E402
+from torch.nn.attention.flex_attention import create_block_mask  # noqa: E402
 from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 
 from mem1.context import InternalState  # noqa: E402
 from mem1.errors import ModelError  # noqa: E402
 from mem1.packing import pack  # noqa: E402
-from mem1.train.attention import check_model, packed  # noqa: E402
+from mem1.train.attention import block_mask_of, check_model, packed  # noqa: E402
 from mem1.train.merge import Run, attend_by_runs, plain_backward, plain_forward, runs  # noqa: E402
 from mem1.train.scoring import score  # noqa: E402
 from mem1.train.verify import verify  # noqa: E402
@@ -56,13 +57,21 @@ def with_gradients(attend, query, key, value, grad) -> list:
     return [out.detach(), *torch.autograd.grad(out, inputs, grad)]
 
 
+LAYOUTS = {f"forest {seed}": forest(150, seed=seed) for seed in range(4)} | {
+    "one query sees the trunk": np.array([4, 4, 4, 4, 5]),
+    "a trunk whose last branch is one token": np.array([5, 5, 4, 4, 5]),
+    "evicted in the middle, as carried": np.array([7, 7, 5, 5, 7, 7, 7]),
+    "each token alone": np.array([1, 2, 3]),
+}
+
+
 @pytest.mark.parametrize("width", [16, 8])
-@pytest.mark.parametrize("seed", range(5))
-def test_joined_parts_are_attention_under_the_mask(seed, width):
-    until = forest(150, seed=seed)
-    place = np.arange(150)
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_joined_parts_are_attention_under_the_mask(name, width):
+    until = LAYOUTS[name]
+    place = np.arange(len(until))
     mask = torch.from_numpy((place <= place[:, None]) & (place[:, None] < until))
-    given = tensors(150, dtype=torch.float64, width=width)
+    given = tensors(len(until), dtype=torch.float64, width=width)
     found = with_gradients(
         lambda q, k, v: attend_by_runs(q, k, v, layout=runs(until), scale=0.2), *given
     )
@@ -74,6 +83,31 @@ def test_joined_parts_are_attention_under_the_mask(seed, width):
     )
     for one, other in zip(found, expected, strict=True):
         assert (one - other).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_blocks_are_classed_as_the_mask_in_full_would_have_them(seed):
+    until = torch.from_numpy(forest(1000, seed=seed))
+    padded = torch.cat([until, torch.arange(1000, 1024) + 1])
+    found = block_mask_of(until)
+    expected = create_block_mask(
+        lambda batch, head, query, key: (key <= query) & (query < padded[key]),
+        *(None, None, 1024, 1024),
+        device="cpu",
+    )
+    for kind in ("kv", "full_kv", "q", "full_q"):
+        one, other = (
+            [
+                which[:count].tolist()
+                for which, count in zip(
+                    getattr(mask, f"{kind}_indices")[0, 0],
+                    getattr(mask, f"{kind}_num_blocks")[0, 0],
+                    strict=True,
+                )
+            ]
+            for mask in (found, expected)
+        )
+        assert one == other
 
 
 @pytest.mark.parametrize("causal", [True, False])

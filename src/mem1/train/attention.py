@@ -154,7 +154,7 @@ def _attend(visible_until: np.ndarray, *, backend: Backend, device: torch.device
         return partial(attend_by_runs, layout=runs(visible_until))
     until = torch.from_numpy(visible_until).to(device)
     if backend == "flex":
-        return partial(_flex, block_mask=_block_mask(until))
+        return partial(_flex, block_mask=block_mask_of(until))
     place = torch.arange(len(until), device=device)
     mask = (place <= place[:, None]) & (place[:, None] < until)
     return partial(scaled_dot_product_attention, attn_mask=mask, enable_gqa=True)
@@ -175,9 +175,12 @@ def _flex_attention(*, compiled: bool) -> Any:
     return torch.compile(flex_attention, dynamic=True) if compiled else flex_attention
 
 
-def _block_mask(until: Tensor) -> Any:
+def block_mask_of(until: Tensor) -> Any:
     """Which blocks of 128 queries and 128 keys see each other wholly, partly or not at all, counted
-    key by key: no mask of all pairs comes into being."""
+    key by key: no mask of all pairs comes into being.
+
+    Args: `until`, visible_until, shape (S,); the last block is filled up.
+    """
     from torch.nn.attention.flex_attention import BlockMask
 
     size = len(until) + -len(until) % _BLOCK
