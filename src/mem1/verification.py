@@ -6,6 +6,7 @@ mem1 verify --model DIR -> freshly sampled ledger episodes of every policy and m
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,22 +57,25 @@ def verify_model(
     model = load_model(path, device=config.device, dtype=config.dtype or "float32")
     check_model(model)
     if trajectories:
-        groups = _stored(trajectories)
-    else:
-        renderer = HFRenderer.load(path)
-        engine = LocalEngine(model, codec=renderer, eos_ids=renderer.eos_ids)
-        agent = Agent(
-            engine=engine,
-            renderer=renderer,
-            context=InternalState(),
-            budget=_BUDGET,
-            sampling=Sampling(temperature=1.0, seed=0),
-            max_turns=turns,
-        )
-        groups = asyncio.run(_sampled(agent, group_size=group_size))
-    for (policy, mode), members in groups.items():
-        report = verify(model, members)
-        yield Verified(context_policy=policy, mode=mode, report=report)
+        for (policy, mode), members in _stored(trajectories).items():
+            yield Verified(context_policy=policy, mode=mode, report=verify(model, members))
+        return
+    renderer = HFRenderer.load(path)
+    engine = LocalEngine(model, codec=renderer, eos_ids=renderer.eos_ids)
+    agent = Agent(
+        engine=engine,
+        renderer=renderer,
+        context=InternalState(),
+        budget=_BUDGET,
+        sampling=Sampling(temperature=1.0, seed=0),
+        max_turns=turns,
+    )
+    with asyncio.Runner() as runner:
+        for policy, mode in product(_POLICIES, _MODES):
+            sampler = replace(agent, context=policy, mode=mode)
+            members = runner.run(collect(_group(sampler, size=group_size)))
+            yield Verified(context_policy=str(policy), mode=mode, report=verify(model, members))
+        runner.run(engine.close())
 
 
 Groups = dict[tuple[str, SamplingMode], list[Trajectory]]
@@ -91,23 +95,10 @@ def _stored(files: Sequence[Path]) -> Groups:
     return groups
 
 
-async def _sampled(agent: Agent, *, group_size: int) -> Groups:
-    """A group of one task for each policy and mode."""
+def _group(agent: Agent, *, size: int) -> list[Job]:
+    """Episodes of one task."""
     task, *_ = ledger_tasks(LedgerConfig(num_objectives=2), count=1)
-    groups: Groups = {}
-    for policy in _POLICIES:
-        for mode in _MODES:
-            sampler = replace(agent, context=policy, mode=mode)
-            jobs = [
-                Job(
-                    task=task,
-                    sample=sample,
-                    agent=sampler,
-                    make_env=LedgerEnv,
-                    reward=ExactMatchReward(),
-                )
-                for sample in range(group_size)
-            ]
-            groups[str(policy), mode] = await collect(jobs)
-    await agent.engine.close()
-    return groups
+    return [
+        Job(task=task, sample=sample, agent=agent, make_env=LedgerEnv, reward=ExactMatchReward())
+        for sample in range(size)
+    ]
