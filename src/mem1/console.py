@@ -133,13 +133,10 @@ def show_report(console: Console, report: EvalReport) -> None:
     console.print(table)
 
 
-class RunProgress:
-    """Progress on standard error: the index being built, then tasks done, tokens/s, EM so far,
-    failures and the time left."""
+class _Bar:
+    """A bar on standard error, drawn within a `with` block."""
 
     def __init__(self) -> None:
-        self._new, self._reward, self._failed, self._tokens = 0, 0.0, 0, 0
-        self._started = time.perf_counter()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -150,6 +147,28 @@ class RunProgress:
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+
+class RunProgress(_Bar):
+    """Progress on standard error: the index being built, then tasks done, tokens/s, EM so far,
+    failures and the time left."""
+
+    def __init__(self) -> None:
+        self._new, self._reward, self._failed, self._tokens = 0, 0.0, 0, 0
+        self._started = time.perf_counter()
+        super().__init__()
         self._task = self._bar.add_task("loading", total=None, figures="")
 
     def index(self, done: int, total: int) -> None:
@@ -173,18 +192,6 @@ class RunProgress:
         if self._failed:
             figures += f"  {self._failed} failed"
         self._bar.update(self._task, advance=1, figures=figures)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
 
 def show_verified(console: Console, found: Sequence[Verified]) -> None:
@@ -225,20 +232,11 @@ _STEP_FIGURES = (
 """Label, metric, decimals of what a training step shows; what a step lacks is left out."""
 
 
-class TrainProgress:
+class TrainProgress(_Bar):
     """Progress of training on standard error: steps done, the time left, and how it goes."""
 
     def __init__(self, *, num_steps: int) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
+        super().__init__()
         self._task = self._bar.add_task("training", total=num_steps, figures="")
         self._episodes = 0
 
@@ -262,15 +260,3 @@ class TrainProgress:
 
     def warn(self, text: str) -> None:
         self._bar.console.print(Text(text, style="yellow"))
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
