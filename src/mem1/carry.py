@@ -11,6 +11,8 @@ What a context puts behind something new was computed without it: it's evicted, 
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from mem1.types import Context, Segment
 
 
@@ -69,3 +71,11 @@ class Tape:
         self.token_ids.extend(token_ids)
         self.evicted_at.extend([None] * len(token_ids))
         return range(begin, len(self.token_ids))
+
+
+def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
+    """How many tokens two sequences of ids have in common at their beginning."""
+    size = min(len(a), len(b))
+    different = a[:size] != b[:size]
+    at = int(different.argmax()) if size else 0
+    return at if size and different[at] else size

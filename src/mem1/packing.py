@@ -19,10 +19,11 @@ A context that only grew is a chain; rollouts of a task share its prompt; no pol
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from mem1.carry import Tape
+from mem1.carry import Tape, common_prefix
 from mem1.errors import BudgetError, DataError
 from mem1.types import Trajectory
 
@@ -108,7 +109,11 @@ def sampled_tokens(trajectories: Sequence[Trajectory]) -> SampledTokens:
 
 
 def pack(
-    trajectories: Sequence[Trajectory], *, row_tokens: int, least_shared: int = 32
+    trajectories: Sequence[Trajectory],
+    *,
+    row_tokens: int,
+    least_shared: int = 32,
+    one_branch: bool = False,
 ) -> list[PackedBatch]:
     """Lay trajectories out in rows of at most `row_tokens`.
 
@@ -117,7 +122,8 @@ def pack(
     ends between two turns; the next one begins with a copy of what its first turn has seen.
 
     Args: `least_shared`, a branch is shared if that saves so many tokens: below, the copy is
-    cheaper than one more branch.
+    cheaper than one more branch; `one_branch`, a row ends where it would branch: more tokens in
+    all, fewest at once.
     Raises: BudgetError for a turn that is longer than a row.
     """
     paths = list(_paths(trajectories))
@@ -128,11 +134,12 @@ def pack(
                 "row_tokens or lower the budget"
             )
     rows: list[PackedBatch] = []
-    row = _Row(least_shared=least_shared)
+    new_row = partial(_Row, least_shared=least_shared, one_branch=one_branch)
+    row = new_row()
     for path in _depth_first(paths):
         if not row.add(path, room=row_tokens):
             rows.append(row.done())
-            row = _Row(least_shared=least_shared)
+            row = new_row()
             row.add(path, room=row_tokens)
     return [*rows, row.done()] if paths else []
 
@@ -192,7 +199,7 @@ def _reencoded(trajectory: Trajectory, *, first: int) -> list[_Path]:
     starts = [path.private for path in paths]
     for path in paths:
         for other, start in zip(paths, starts, strict=True):
-            if start < path.private and _common(path.token_ids, other.token_ids) > start:
+            if start < path.private and common_prefix(path.token_ids, other.token_ids) > start:
                 path.private = start
     return paths
 
@@ -233,23 +240,16 @@ def _depth_first(paths: list[_Path]) -> Iterator[_Path]:
                 branches.setdefault(int(path.keys[depth]), []).append(path)
         for branch in reversed(branches.values()):
             one = branch[0].keys[depth:]
-            shared = min(_common(one, path.keys[depth:]) for path in branch)
+            shared = min(common_prefix(one, path.keys[depth:]) for path in branch)
             todo.append((branch, depth + shared))
-
-
-def _common(a: np.ndarray, b: np.ndarray) -> int:
-    """Length of the common prefix."""
-    size = min(len(a), len(b))
-    different = a[:size] != b[:size]
-    at = int(different.argmax()) if size else 0
-    return at if size and different[at] else size
 
 
 class _Row:
     """A row under construction: paths are added in depth-first order."""
 
-    def __init__(self, *, least_shared: int) -> None:
+    def __init__(self, *, least_shared: int, one_branch: bool) -> None:
         self._least_shared = least_shared
+        self._one_branch = one_branch
         self._laid: list[tuple[_Path, np.ndarray, int]] = []
         """Each path, where its tokens lie, and how large the row was before."""
         self._forks: list[int] = []
@@ -257,11 +257,14 @@ class _Row:
         self._size = 0
 
     def add(self, path: _Path, *, room: int) -> bool:
-        """Add a path, or give False if the row would hold more than `room` tokens."""
+        """Add a path, or give False if the row would hold more than `room` tokens or a second
+        branch, and may not."""
         forks = self._forks_with(path)
         shared, begin = forks[-1], self._size
-        if self._laid and begin + len(path.token_ids) - shared > room:
-            return False
+        if self._laid:
+            branches = shared < len(self._laid[-1][0].token_ids)
+            if begin + len(path.token_ids) - shared > room or (self._one_branch and branches):
+                return False
         old = self._laid[-1][1][:shared] if self._laid else np.empty(0, np.int64)
         places = np.concatenate([old, begin + np.arange(len(path.token_ids) - shared)])
         self._laid.append((path, places, begin))
@@ -274,7 +277,7 @@ class _Row:
         if not self._laid:
             return [0]
         last = self._laid[-1][0]
-        common = _common(last.keys, path.keys)
+        common = common_prefix(last.keys, path.keys)
         forks = [fork for fork in self._forks if fork <= common]
         is_end = common in (len(last.keys), len(path.keys))
         if is_end or common - forks[-1] >= self._least_shared:
@@ -289,7 +292,7 @@ class _Row:
             token_ids[places] = path.token_ids
             positions[places] = np.arange(len(places))
             parent[places[0]], parent[places[1:]] = -1, places[:-1]
-            left = last[_common(last, places) :]
+            left = last[common_prefix(last, places) :]
             visible_until[left] = np.minimum(visible_until[left], begin)
             evicted = np.flatnonzero(path.evicted_at < len(places))
             visible_until[places[evicted]] = places[path.evicted_at[evicted]]

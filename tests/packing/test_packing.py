@@ -33,12 +33,19 @@ def unpacked(
     return [pair for pair in found if pair]
 
 
-def check(trajectories: list[Trajectory], *, row_tokens: int, least_shared: int) -> None:
-    rows = pack(trajectories, row_tokens=row_tokens, least_shared=least_shared)
+def check(
+    trajectories: list[Trajectory], *, row_tokens: int, least_shared: int, one_branch: bool
+) -> None:
+    rows = pack(
+        trajectories, row_tokens=row_tokens, least_shared=least_shared, one_branch=one_branch
+    )
     expected = [pair for trajectory in trajectories for pair in seen_and_sampled(trajectory)]
-    assert unpacked(rows, len(expected), carried=trajectories[0].mode == "carry") == expected
+    carried = trajectories[0].mode == "carry"
+    assert unpacked(rows, len(expected), carried=carried) == expected
     assert sampled_tokens(trajectories).token_ids.tolist() == [token for _, token in expected]
     assert all(row.num_tokens <= row_tokens for row in rows)
+    if one_branch and not carried:
+        assert all((row.visible_until == row.num_tokens).all() for row in rows)
 
 
 @given(
@@ -48,6 +55,7 @@ def check(trajectories: list[Trajectory], *, row_tokens: int, least_shared: int)
     vocab=st.sampled_from([2, 3, 50]),
     least_shared=st.sampled_from([1, 4, 32]),
     row_tokens=st.sampled_from([250, 1000]),
+    one_branch=st.booleans(),
 )
 def test_unpacking_gives_back_every_turn(
     seed: int,
@@ -56,6 +64,7 @@ def test_unpacking_gives_back_every_turn(
     vocab: int,
     least_shared: int,
     row_tokens: int,
+    one_branch: bool,
 ) -> None:
     rng = random.Random(seed)
     groups = [
@@ -64,7 +73,12 @@ def test_unpacking_gives_back_every_turn(
         )
         for _ in range(2)
     ]
-    check([t for group in groups for t in group], row_tokens=row_tokens, least_shared=least_shared)
+    check(
+        [t for group in groups for t in group],
+        row_tokens=row_tokens,
+        least_shared=least_shared,
+        one_branch=one_branch,
+    )
 
 
 def lay(trajectories: list[Trajectory]) -> PackedBatch:
@@ -156,6 +170,24 @@ def test_a_full_row_ends_between_turns() -> None:
         [1, 2, 3, 4, 5, 6, 7],
         [1, 2, 6, 7, 8, 9, 10],
     ]
+
+
+def test_one_branch_a_row_keeps_what_only_grew_in_one() -> None:
+    trajectory = make_trajectory(
+        InternalState(),
+        prompt=[1, 2],
+        replies=[([3], [4]), ([6], [7]), ([9], [10])],
+        observations=[[5], [8]],
+    )
+    rows = pack([trajectory], row_tokens=100, least_shared=1, one_branch=True)
+    assert [row.token_ids.tolist() for row in rows] == [
+        [1, 2, 3, 4, 5, 6, 7],
+        [1, 2, 6, 7, 8, 9, 10],
+    ]
+    grown = make_trajectory(
+        Full(), prompt=[1, 2], replies=[([3], [4]), ([6], [7])], observations=[[5]]
+    )
+    assert len(pack([grown], row_tokens=100, one_branch=True)) == 1
 
 
 def test_a_turn_longer_than_a_row_is_named() -> None:

@@ -32,7 +32,7 @@ class Run:
     def __init__(self, *, optimizer: str, seed: int) -> None:
         torch.manual_seed(seed)
         random.seed(seed)
-        self.generator = np.random.default_rng(seed)
+        np.random.seed(seed)
         self.model = nn.Sequential(nn.Linear(5, 7), nn.Dropout(0.3), nn.ReLU(), nn.Linear(7, 2))
         make = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[optimizer]
         options = {"momentum": 0.9} if optimizer == "sgd" else {"betas": (0.8, 0.99)}
@@ -42,7 +42,7 @@ class Run:
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=10)
 
     def step(self) -> None:
-        inputs = torch.tensor(self.generator.normal(size=(4, 5)), dtype=torch.float32)
+        inputs = torch.tensor(np.random.normal(size=(4, 5)), dtype=torch.float32)
         loss = self.model(inputs).square().sum() * random.random()
         self.optimizer.zero_grad()
         loss.backward()
@@ -54,7 +54,7 @@ class Run:
             "policy": State(tensors=self.model.state_dict()),
             "optimizer": optimizer_state(self.optimizer),
             "scheduler": State(info=self.scheduler.state_dict()),
-            "rng": rng_state(self.generator),
+            "rng": rng_state(),
         }
         return Checkpoint(step=step, parts=parts)
 
@@ -62,7 +62,7 @@ class Run:
         self.model.load_state_dict(checkpoint.parts["policy"].tensors)
         load_optimizer(self.optimizer, state=checkpoint.parts["optimizer"])
         self.scheduler.load_state_dict(checkpoint.parts["scheduler"].info)
-        set_rng_state(self.generator, state=checkpoint.parts["rng"])
+        set_rng_state(checkpoint.parts["rng"])
 
 
 def same(one: Checkpoint, other: Checkpoint) -> bool:

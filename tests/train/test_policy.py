@@ -124,7 +124,7 @@ def test_recomputing_layers_changes_no_gradient(kind):
         policy = make_policy(random_model(kind), config=config)
         policy.learn(True)
         scores = policy.score(ROW, temperature_T=AT)
-        (scores.logprobs_T.sum() + policy.values(ROW).sum()).backward()
+        (scores.logprobs_T.sum() + scores.values_T.sum()).backward()
         policy.learn(False)
         parameters = [*policy.policy_parameters(), *policy.critic_parameters()]
         return [p.grad for p in parameters if p.grad is not None]
@@ -148,11 +148,9 @@ def test_layers_are_recomputed_only_while_learning(tiny):
 def test_values_begin_at_zero_and_are_float32(tiny, kind):
     config = train_config("ppo", critic=CriticConfig(kind=kind))
     policy = tiny_policy(tiny, config, dtype="bfloat16")
-    shared = policy.score(ROW, temperature_T=AT).values_T
-    values = policy.values(ROW) if kind == "separate" else shared
+    values = policy.score(ROW, temperature_T=AT).values_T
     assert values is not None
     assert (values.dtype, values.abs().max().item()) == (torch.float32, 0.0)
-    assert (kind == "head") == (shared is not None)
 
 
 def test_a_critic_is_a_copy_that_does_not_share_weights(tiny):

@@ -67,23 +67,25 @@ def _read(parts) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("kind", [None, "separate", "head"])
 def test_one_branch_a_row_gives_the_gradient_of_one_big_row(tiny, monkeypatch, kind, by):
     found = []
-    for row_tokens in (80, 5000):
+    for few in ({"row_tokens": 80}, {"microbatch": "branch"}, {}):
         config = train_config(
             "ppo" if kind else "grpo",
             critic=CriticConfig(kind=kind, optimizer=STILL) if kind else None,
             optimizer=STILL,
-            row_tokens=row_tokens,
+            **({"row_tokens": 5000} | few),
             loss=replace(FULL_LOSS, weigh_by=by),
         )
         found.append(gradients(tiny, config, groups(3), monkeypatch))
-    (small, big), names = found, set(found[0]) - {"metrics"}
-    assert small["metrics"]["num_rows"] > 3 * big["metrics"]["num_rows"] == 3
-    assert names == set(found[1]) - {"metrics"}
-    for name in names:
-        assert np.abs(small[name] - big[name]).max() < 1e-6, name
-        assert np.linalg.norm(small[name] - big[name]) < 1e-4 * np.linalg.norm(big[name]), name
-    for name in ("loss", "entropy", "grad_norm", "ratio", "kl"):
-        assert small["metrics"][name] == pytest.approx(big["metrics"][name], abs=1e-5), name
+    *several, big = found
+    assert big["metrics"]["num_rows"] == 1
+    for small in several:
+        assert small["metrics"]["num_rows"] > 3
+        assert set(small) == set(big)
+        for name in set(big) - {"metrics"}:
+            assert np.abs(small[name] - big[name]).max() < 1e-6, name
+            assert np.linalg.norm(small[name] - big[name]) < 1e-4 * np.linalg.norm(big[name]), name
+        for name in ("loss", "entropy", "grad_norm", "ratio", "kl"):
+            assert small["metrics"][name] == pytest.approx(big["metrics"][name], abs=1e-5), name
 
 
 @pytest.mark.parametrize(("max_turns", "row_tokens"), [(1, 5000), (6, 5000), (6, 80)])

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mem1.carry import common_prefix
+
 KV = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values per layer, each of shape (1, num_kv_heads, num_tokens, head_dim)."""
 
@@ -83,13 +85,6 @@ class PrefixStore:
         self._entries.append(_Entry(token_ids=ids, kv=kv))
         while sum(len(entry.token_ids) for entry in self._entries) > self._max_tokens:
             self._entries.pop(0)
-
-
-def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
-    """Length of the common prefix."""
-    size = min(len(a), len(b))
-    different = np.flatnonzero(a[:size] != b[:size])
-    return int(different[0]) if len(different) else size
 
 
 def num_tokens(kv: KV | None) -> int:

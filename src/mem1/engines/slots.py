@@ -13,7 +13,7 @@ belongs to what came before, and the others don't. After that pass they're gone.
 Imported by `mem1.engines.batch` alone, once torch is known to be there.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain
@@ -25,7 +25,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from mem1.engines.kv import KV, common_prefix, num_tokens
+from mem1.carry import common_prefix
+from mem1.engines.kv import KV, num_tokens
+from mem1.errors import ModelError
 
 _ATTENTION = "mem1_slots"
 _SPARE_TOKENS = 256
@@ -64,11 +66,27 @@ def _attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls; keys and values are in the slots already."""
+    """What transformers calls; keys and values are in the slots already.
+
+    Raises: ModelError if the layer asks for more than plain attention.
+    """
+    for asked in beyond_plain(kwargs):
+        raise ModelError(
+            f"{type(module).__name__} attends with {asked}, which the local engine does not: serve "
+            "the model with vLLM or the like, and use engine.kind = 'openai'"
+        )
     return slots.attend(module.layer_idx, query, scale=scaling).transpose(1, 2), None
 
 
 AttentionInterface.register(_ATTENTION, _attention)
+
+
+def beyond_plain(told: Mapping[str, Any]) -> list[str]:
+    """What a layer asks of an attention function beyond scaled dot products and a softmax.
+
+    Args: `told`, the keyword arguments that transformers calls it with.
+    """
+    return [name for name in ("softcap", "s_aux", "sliding_window") if told.get(name) is not None]
 
 
 @dataclass(slots=True, kw_only=True)

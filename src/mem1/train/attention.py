@@ -20,6 +20,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from mem1.engines.slots import beyond_plain
 from mem1.errors import ModelError
 from mem1.train.merge import attend_by_runs, runs
 
@@ -137,7 +138,7 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls: query (1, num_heads, S, dim) -> (1, S, num_heads, dim)."""
-    beyond = [n for n in ("softcap", "s_aux", "sliding_window") if kwargs.get(n) is not None]
+    beyond = beyond_plain(kwargs)
     if attend is None or attention_mask is not None or beyond:
         asked = ["a mask of its own"] if attention_mask is not None else beyond
         reason = f"it attends with {asked[0]}" if asked else "it doesn't tell its layers what we do"

@@ -52,7 +52,7 @@ class Checkpoint:
     """All of a run after a step.
 
     >>> Checkpoint(step=6, parts={"policy": State(tensors=policy.state_dict()),
-    ...     "optimizer": optimizer_state(optimizer), "rng": rng_state(generator),
+    ...     "optimizer": optimizer_state(optimizer), "rng": rng_state(),
     ...     "data": State(info={"epoch": 0, "position": 96})})  # doctest: +SKIP
     """
 
@@ -134,26 +134,27 @@ def load_optimizer(optimizer: torch.optim.Optimizer, *, state: State) -> None:
     optimizer.load_state_dict({"state": values, "param_groups": state.info["groups"]})
 
 
-def rng_state(generator: np.random.Generator) -> State:
-    """State of all randomness: Python's, torch's on the CPU and the current GPU, and that of a
-    generator made by `numpy.random.default_rng`."""
+def rng_state() -> State:
+    """State of all shared randomness: Python's, numpy's, torch's on the CPU and the current GPU."""
     tensors = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["cuda"] = torch.cuda.get_rng_state()
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    assert isinstance(keys, np.ndarray)
     return State(
         tensors=tensors,
-        info={"python": random.getstate(), "numpy": generator.bit_generator.state},
+        info={"python": random.getstate(), "numpy": [kind, keys.tolist(), *rest]},
     )
 
 
-def set_rng_state(generator: np.random.Generator, *, state: State) -> None:
-    """Put all randomness into a state; a GPU's only where there is one."""
+def set_rng_state(state: State) -> None:
+    """Put all shared randomness into a state; a GPU's only where there is one."""
     torch.set_rng_state(state.tensors["cpu"])
     if "cuda" in state.tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(state.tensors["cuda"])
     version, internal, gauss_next = state.info["python"]
     random.setstate((version, tuple(internal), gauss_next))
-    generator.bit_generator.state = state.info["numpy"]
+    np.random.set_state(state.info["numpy"])
 
 
 def _write(folder: Path, *, checkpoint: Checkpoint, best: bool) -> None:

@@ -99,7 +99,10 @@ class TrainConfig:
     group_size: int = 1
     """Rollouts of each task."""
     row_tokens: int = 16_384
-    """Tokens that go through the model at once; memory grows with it, results don't change."""
+    """Most tokens of a row; memory grows with it, results don't change."""
+    microbatch: Literal["row", "branch"] = "row"
+    """What goes through the model at once: a whole row; or, where memory is short, one branch, that
+    is, one context with its reply. What branches share is then computed for each."""
     seed: int = 0
     gradient_checkpointing: bool = False
     eval_every: int | None = None

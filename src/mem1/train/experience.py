@@ -92,7 +92,11 @@ def split(
             group_B=[trajectory.task.id for trajectory in trajectories],
             by=config.loss.weigh_by,
         )
-        rows = pack([trajectories[n] for n in members], row_tokens=config.row_tokens)
+        rows = pack(
+            [trajectories[n] for n in members],
+            row_tokens=config.row_tokens,
+            one_branch=config.microbatch == "branch",
+        )
         parts.append(
             MiniBatch(
                 rows=tuple(replace(row, index=inside[row.index]) for row in rows),
@@ -114,9 +118,8 @@ def _score(
             scores = policy.score(row, temperature_T=temperature(tokens, row, policy=policy))
             logprobs_T[row.index] = scores.logprobs_T.double().cpu()
             if values_T is not None:
-                values = scores.values_T if policy.critic is None else policy.values(row)
-                assert values is not None
-                values_T[row.index] = values.double().cpu()
+                assert scores.values_T is not None
+                values_T[row.index] = scores.values_T.double().cpu()
     return logprobs_T, values_T
 
 

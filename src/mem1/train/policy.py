@@ -6,13 +6,13 @@ load_policy -> Policy -> score (log-probabilities, entropy, values), reference
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 
 from mem1.engines.local import load_model
 from mem1.errors import MissingExtraError, ModelError
@@ -56,14 +56,11 @@ class Policy:
 
     def score(self, row: PackedBatch, *, temperature_T: Tensor) -> Scores:
         """Log-probabilities, entropy and, if there's a critic, values at a row's targets."""
-        shared = self.value_head if self.critic is None else None
-        return score(self.model, row, temperature_T=temperature_T, value_head=shared)
-
-    def values(self, row: PackedBatch) -> Tensor:
-        """The separate critic's values at a row's targets, shape (T_row,)."""
-        assert self.critic is not None
+        if self.critic is None:
+            return score(self.model, row, temperature_T=temperature_T, value_head=self.value_head)
         assert self.value_head is not None
-        return values(self.critic, row, value_head=self.value_head)
+        scores = score(self.model, row, temperature_T=temperature_T)
+        return replace(scores, values_T=values(self.critic, row, value_head=self.value_head))
 
     def ref_logprobs(self, row: PackedBatch, *, temperature_T: Tensor) -> Tensor:
         """Log-probabilities under the reference at a row's targets, shape (T_row,)."""
@@ -137,9 +134,12 @@ def load_policy(
 
 
 def make_policy(model: PreTrainedModel, *, config: TrainConfig) -> Policy:
-    """Make a policy of a model in memory, which is trained in place."""
+    """Make a policy of a model in memory, which is trained in place.
+
+    Seeds the randomness of Python, numpy and torch. Raises: ModelError as `load_policy` does.
+    """
     check_model(model)
-    torch.manual_seed(config.seed)
+    set_seed(config.seed)
     reference = None
     if config.loss.kl and config.lora is None:
         reference = copy.deepcopy(model).requires_grad_(False).eval()

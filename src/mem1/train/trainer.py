@@ -30,7 +30,9 @@ from mem1.train.checkpoint import (
     State,
     best_checkpoint,
     latest_checkpoint,
+    rng_state,
     save_checkpoint,
+    set_rng_state,
 )
 from mem1.train.experience import gather
 from mem1.train.logbook import Logbook
@@ -183,6 +185,7 @@ def _save(run: Run, progress: _Progress, *, is_best: bool) -> None:
     learner = run.learner
     parts = learner.policy.parts() | {
         "optimizer": learner.optimizer.state(),
+        "rng": rng_state(),
         "run": State(info={"best": progress.best}),
     }
     if learner.critic_optimizer:
@@ -199,7 +202,7 @@ def _save(run: Run, progress: _Progress, *, is_best: bool) -> None:
 def _resume(run: Run) -> _Progress | None:
     """Load the newest whole checkpoint; None if there is none.
 
-    A step's tasks and seeds follow from its number, so no state of randomness is needed.
+    A step's tasks and seeds follow from its number; a user's own reward may draw from elsewhere.
     """
     found = latest_checkpoint(run.folder / CHECKPOINTS, warn=run.warn)
     if found is None:
@@ -209,6 +212,7 @@ def _resume(run: Run) -> _Progress | None:
     learner.optimizer.load(parts["optimizer"])
     if learner.critic_optimizer:
         learner.critic_optimizer.load(parts["critic_optimizer"])
+    set_rng_state(parts["rng"])
     run.source.forget_after(found.step)
     return _Progress(step=found.step, saved=found.step, best=parts["run"].info["best"])
 

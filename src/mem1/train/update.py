@@ -195,15 +195,14 @@ def _row_loss(
     if config.critic is not None:
         assert experience.values_T is not None
         assert experience.returns_T is not None
-        values = scores.values_T if policy.critic is None else policy.values(row)
-        assert values is not None
+        assert scores.values_T is not None
         missed = losses.value_loss(
-            values,
+            scores.values_T,
             old_values=known(experience.values_T),
             returns=known(experience.returns_T),
             clip=config.critic.value_clip,
         )
-        sums.add(weights, value_loss=missed, value=values)
+        sums.add(weights, value_loss=missed, value=scores.values_T)
         loss = loss + missed * (config.critic.coef if policy.critic is None else 1.0)
     return (weights * loss).sum()
 
