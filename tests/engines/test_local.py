@@ -18,6 +18,7 @@ transformers = pytest.importorskip("transformers")
 
 from mem1.engines.kv import PrefixStore  # noqa: E402
 from mem1.engines.local import LocalEngine  # noqa: E402
+from mem1.engines.slots import _attention  # noqa: E402
 
 SIZES = {
     "vocab_size": 256,
@@ -308,3 +309,9 @@ def test_a_real_gguf_model_says_what_it_says_to_generate():
         mask = torch.ones_like(ids)
         whole = engine._model.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False)
         assert tuple(whole[0, ids.shape[1] :].tolist()) == got.token_ids
+
+
+def test_a_layer_that_asks_for_more_than_plain_attention_is_refused():
+    states = torch.zeros(1, 2, 3, 4)
+    with pytest.raises(ModelError, match="Linear attends with softcap, which the local engine"):
+        _attention(torch.nn.Linear(1, 1), states, states, states, None, slots=None, softcap=30.0)
