@@ -30,7 +30,8 @@ from mem1.train.demonstrations import demonstrations
 from mem1.train.tiny import make_tiny
 from mem1.types import Sampling, Trajectory
 
-TASKS = LedgerConfig(num_objectives=2, seed=1)
+TASKS = LedgerConfig(seed=1)
+NUM_OBJECTIVES = 2
 BUDGET = Budget(prompt=16, internal_state=10, action=8, observation=32)
 """Of two names and values in the tiny tokenizer; one token to spare in state and action."""
 MAX_TURNS = 4
@@ -43,7 +44,7 @@ BATCH = 128
 def expert(renderer: HFRenderer) -> list[Trajectory]:
     return asyncio.run(
         demonstrations(
-            ledger_tasks(TASKS, count=NUM_DEMONSTRATIONS),
+            ledger_tasks(TASKS, num_objectives=NUM_OBJECTIVES, count=NUM_DEMONSTRATIONS),
             renderer=renderer,
             context=InternalState(),
             budget=BUDGET,
@@ -69,7 +70,7 @@ def sampled(folder: Path, renderer: HFRenderer) -> float:
     )
     jobs = [
         Job(task=task, agent=agent, make_env=LedgerEnv, reward=ExactMatchReward())
-        for task in ledger_tasks(TASKS, count=4 * BATCH)
+        for task in ledger_tasks(TASKS, num_objectives=NUM_OBJECTIVES, count=4 * BATCH)
     ]
     begun = time.process_time()
     played = asyncio.run(collect(jobs, concurrency=BATCH))
@@ -91,7 +92,7 @@ def main(folder: Path) -> None:
         "command": "python benchmarks/tiny_policy.py",
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "demonstrations": len(shown),
-        "em_per_objective": sum(t.reward for t in shown) / len(shown) / TASKS.num_objectives,
+        "em_per_objective": sum(t.reward for t in shown) / len(shown) / NUM_OBJECTIVES,
         "valid_turns": sum(not turn.faults for turn in turns) / len(turns),
         "turns": len(turns) / len(shown),
         "generated_tokens": generated(shown),

@@ -120,7 +120,10 @@ class LedgerTasks(LedgerConfig):
     """`[tasks] kind = "ledger"`: procedural tasks, for which only memory helps."""
 
     kind: Literal["ledger"] = "ledger"
+    num_objectives: tuple[int, ...] = (2,)
+    """For each N, tasks of N."""
     count: int = 1000
+    """Tasks of each N."""
     start: int = 0
     """Number of the first one in the endless row: held-out tasks begin behind the others."""
 

@@ -97,7 +97,7 @@ def _stored(files: Sequence[Path]) -> Groups:
 
 def _group(agent: Agent, *, size: int) -> list[Job]:
     """Episodes of one task."""
-    task, *_ = ledger_tasks(LedgerConfig(num_objectives=2), count=1)
+    task, *_ = ledger_tasks(LedgerConfig(), num_objectives=2, count=1)
     return [
         Job(task=task, sample=sample, agent=agent, make_env=LedgerEnv, reward=ExactMatchReward())
         for sample in range(size)

@@ -187,7 +187,11 @@ def compose_tasks(config: TasksConfig | LedgerTasks, *, limit: int | None = None
     """
     if isinstance(config, LedgerTasks):
         count = config.count if limit is None else min(config.count, limit)
-        return ledger_tasks(config, count=count, start=config.start)
+        return [
+            task
+            for number in config.num_objectives
+            for task in ledger_tasks(config, num_objectives=number, count=count, start=config.start)
+        ]
     if not config.files:
         raise ConfigError('tasks.files is empty: name question files, files = ["questions.jsonl"]')
     limits = [count for count in (config.per_cell, limit) if count is not None]

@@ -11,7 +11,7 @@ from mem1.tasks.ledger import LedgerConfig, ledger_of, ledger_task
 from mem1.text import neutralise
 from mem1.types import Action, Objective, Task
 
-TASK = ledger_task(LedgerConfig(num_objectives=2, num_distractors=1), number=0)
+TASK = ledger_task(LedgerConfig(num_distractors=1), num_objectives=2, number=0)
 LEDGER = ledger_of(TASK)
 
 

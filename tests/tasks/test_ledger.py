@@ -25,8 +25,9 @@ FAMILIES = ["lookup", "chain", "update", "aggregate"]
 ACTIONS = ("search", "answer")
 
 
-def tasks(count=20, start=0, **dials):
-    return ledger_tasks(LedgerConfig(**{"num_objectives": 3, **dials}), count=count, start=start)
+def tasks(count=20, start=0, num_objectives=3, **dials):
+    config = LedgerConfig(**dials)
+    return ledger_tasks(config, num_objectives=num_objectives, count=count, start=start)
 
 
 def made(*, pages, memory, questions=("kami", "lone")):
@@ -210,7 +211,7 @@ def test_names_and_values_are_words_of_their_own():
 )
 def test_a_dial_out_of_range_is_refused_by_name(dials):
     with pytest.raises(ConfigError, match=f"ledger {next(iter(dials))}"):
-        LedgerConfig(**dials)
+        tasks(**dials)
 
 
 def test_a_failing_that_is_no_probability_is_refused():
@@ -219,8 +220,8 @@ def test_a_failing_that_is_no_probability_is_refused():
 
 
 def test_the_largest_task_has_names_enough():
-    config = LedgerConfig(family="aggregate", num_objectives=32, num_distractors=16)
-    assert len(ledger_of(ledger_task(config, number=0)).pages) == 64
+    config = LedgerConfig(family="aggregate", num_distractors=16)
+    assert len(ledger_of(ledger_task(config, num_objectives=32, number=0)).pages) == 64
 
 
 def test_another_task_is_refused_by_what_it_lacks():

@@ -69,8 +69,8 @@ def run_config(tiny: Path, algorithm: Any = "grpo", **settings: Any) -> RunConfi
         engine=LocalConfig(model=str(tiny), dtype="float32", device="cpu"),
         budget=Budget(prompt=16, internal_state=6, action=4, observation=32),
         sampling=Sampling(temperature=1.0),
-        tasks=LedgerTasks(num_objectives=1, count=8),
-        validation=LedgerTasks(num_objectives=1, count=2, seed=7),
+        tasks=LedgerTasks(num_objectives=(1,), count=8),
+        validation=LedgerTasks(num_objectives=(1,), count=2, seed=7),
         run=RunSettings(max_turns=2, reward="ledger_runs:Parity"),
         train=train_config(algorithm, **settings),
     )

@@ -12,7 +12,7 @@ from mem1.train.demonstrations import demonstrations
 from mem1.types import Fault, Objective, Task
 
 BUDGET = Budget(prompt=200, internal_state=100, action=100, observation=300)
-TASKS = ledger_tasks(LedgerConfig(num_objectives=2), count=30)
+TASKS = ledger_tasks(LedgerConfig(), num_objectives=2, count=30)
 
 
 def play(tasks=TASKS, *, faults=PERFECT, seed=0):

@@ -17,7 +17,7 @@ from mem1.train.config import DemonstrationsConfig
 from mem1.train.sources import Demonstrations, Rollouts, drawn, worth_imitating
 from mem1.types import Objective, Sampling, StopReason
 
-TASKS = ledger_tasks(LedgerConfig(num_objectives=1), count=6)
+TASKS = ledger_tasks(LedgerConfig(), num_objectives=1, count=6)
 REPLY = "<think> kami</think><answer> 142</answer>"
 
 

@@ -55,7 +55,7 @@ def test_a_reply_has_one_token_a_word_and_tag():
 
 @pytest.mark.parametrize("family", ["lookup", "chain", "update", "aggregate"])
 def test_every_word_of_the_world_is_a_token(family):
-    task = ledger_task(LedgerConfig(family=family, num_objectives=8, num_distractors=2), number=0)
+    task = ledger_task(LedgerConfig(family=family, num_distractors=2), num_objectives=8, number=0)
     said = [asyncio.run(LedgerEnv(task).start(max_turns=9)), *ledger_of(task).pages.values()]
     words = [len(text.split()) for text in said]
     words[0] += 1  # the newline that ends the prompt
@@ -114,7 +114,7 @@ def test_the_engine_plays_an_episode_from_the_folder(folder):
         sampling=Sampling(seed=0),
         max_turns=2,
     )
-    task = ledger_task(LedgerConfig(), number=0)
+    task = ledger_task(LedgerConfig(), num_objectives=2, number=0)
     played = asyncio.run(
         run_episode(task, agent=agent, env=LedgerEnv(task), reward=ExactMatchReward())
     )

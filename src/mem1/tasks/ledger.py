@@ -21,6 +21,7 @@ _SYLLABLES = ("ka", "mi", "lo", "ne", "ru", "ti", "so", "va", "de", "pu")
 NAMES = tuple(first + last for first in _SYLLABLES for last in _SYLLABLES if first != last)
 VALUES = tuple(str(value) for value in range(100, 300))
 """Three digits: a value is never mistaken for a number of turns."""
+MOST_OBJECTIVES = 32
 SEARCH = "search"
 """The action that shows a page."""
 UNKNOWN = "unknown"
@@ -33,7 +34,7 @@ Family = Literal["lookup", "chain", "update", "aggregate"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerConfig:
-    """The dials of a family of tasks.
+    """The dials of a family of tasks, of N objectives each.
 
     lookup: the values of N names, independent of one another. chain: the page of a name tells the
     next name. update: some pages override the value of an earlier name. aggregate: the larger
@@ -41,7 +42,6 @@ class LedgerConfig:
     """
 
     family: Family = "lookup"
-    num_objectives: int = 2
     num_distractors: int = 0
     """Entries on a page that nobody asked for."""
     num_values: int = 100
@@ -49,11 +49,7 @@ class LedgerConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        limits = {
-            "num_objectives": (1, 32),
-            "num_distractors": (0, 16),
-            "num_values": (2, len(VALUES)),
-        }
+        limits = {"num_distractors": (0, 16), "num_values": (2, len(VALUES))}
         for name, (least, most) in limits.items():
             if not least <= (value := getattr(self, name)) <= most:
                 raise ConfigError(f"ledger {name} is {value}: choose {least} to {most}")
@@ -91,19 +87,34 @@ class Ledger:
         return {n: v for n, v in self.memory[read].items() if before.get(n) != v}
 
 
-def ledger_tasks(config: LedgerConfig, *, count: int, start: int = 0) -> list[Task]:
-    """Tasks `start` … `start + count - 1` of an endless row."""
-    return [ledger_task(config, number=number) for number in range(start, start + count)]
+def ledger_tasks(
+    config: LedgerConfig, *, num_objectives: int, count: int, start: int = 0
+) -> list[Task]:
+    """Tasks `start` … `start + count - 1` of an endless row.
+
+    Raises: ConfigError for more objectives than there are names.
+    """
+    return [
+        ledger_task(config, num_objectives=num_objectives, number=number)
+        for number in range(start, start + count)
+    ]
 
 
-def ledger_task(config: LedgerConfig, *, number: int) -> Task:
-    """The task of a number: the same one whenever and wherever it's asked for."""
+def ledger_task(config: LedgerConfig, *, num_objectives: int, number: int) -> Task:
+    """The task of a number: the same one whenever and wherever it's asked for.
+
+    Raises: ConfigError for more objectives than there are names.
+    """
+    if not 1 <= num_objectives <= MOST_OBJECTIVES:
+        raise ConfigError(
+            f"ledger num_objectives is {num_objectives}: choose 1 to {MOST_OBJECTIVES}"
+        )
     dials = (
-        f"{config.family}-n{config.num_objectives}-d{config.num_distractors}"
+        f"{config.family}-n{num_objectives}-d{config.num_distractors}"
         f"-v{config.num_values}-s{config.seed}"
     )
     rng = random.Random(f"ledger/{dials}/{number}")
-    ledger = _FAMILIES[config.family](config, rng)
+    ledger = _FAMILIES[config.family](config, num_objectives, rng)
     return Task(
         id=f"{dials}-{number:06d}",
         objectives=tuple(
@@ -137,8 +148,8 @@ def ledger_of(task: Task) -> Ledger:
     )
 
 
-def _lookup(config: LedgerConfig, rng: random.Random) -> Ledger:
-    pages, entries = _book(config, rng, count=config.num_objectives)
+def _lookup(config: LedgerConfig, size: int, rng: random.Random) -> Ledger:
+    pages, entries = _book(config, rng, count=size)
     return Ledger(
         questions=tuple(entries),
         queries=tuple(entries),
@@ -148,18 +159,18 @@ def _lookup(config: LedgerConfig, rng: random.Random) -> Ledger:
     )
 
 
-def _chain(config: LedgerConfig, rng: random.Random) -> Ledger:
-    ledger = _lookup(config, rng)
+def _chain(config: LedgerConfig, size: int, rng: random.Random) -> Ledger:
+    ledger = _lookup(config, size, rng)
     names, pages = ledger.queries, dict(ledger.pages)
     for name, after in pairwise(names):
         pages[name] += f" {NEXT} {after}"
     return replace(ledger, questions=(names[0], *[NEXT] * (len(names) - 1)), pages=pages)
 
 
-def _update(config: LedgerConfig, rng: random.Random) -> Ledger:
+def _update(config: LedgerConfig, size: int, rng: random.Random) -> Ledger:
     """Every other page overrides an earlier name, each name at most once: in whatever order the
     pages are read, what is marked as new holds."""
-    ledger = _lookup(config, rng)
+    ledger = _lookup(config, size, rng)
     pages, memory = dict(ledger.pages), [dict[str, str]()]
     overridden: set[str] = set()
     for read, name in enumerate(ledger.queries):
@@ -173,9 +184,9 @@ def _update(config: LedgerConfig, rng: random.Random) -> Ledger:
     return replace(ledger, pages=pages, memory=tuple(memory))
 
 
-def _aggregate(config: LedgerConfig, rng: random.Random) -> Ledger:
+def _aggregate(config: LedgerConfig, size: int, rng: random.Random) -> Ledger:
     """The larger value of a pair is kept under its first name: one number for two pages."""
-    pages, entries = _book(config, rng, count=2 * config.num_objectives)
+    pages, entries = _book(config, rng, count=2 * size)
     names = tuple(entries)
     memory = [dict[str, str]()]
     for read, name in enumerate(names):
@@ -194,7 +205,7 @@ def _aggregate(config: LedgerConfig, rng: random.Random) -> Ledger:
     )
 
 
-_FAMILIES: Mapping[Family, Callable[[LedgerConfig, random.Random], Ledger]] = {
+_FAMILIES: Mapping[Family, Callable[[LedgerConfig, int, random.Random], Ledger]] = {
     "lookup": _lookup,
     "chain": _chain,
     "update": _update,
