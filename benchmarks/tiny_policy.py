@@ -35,8 +35,8 @@ NUM_OBJECTIVES = 2
 BUDGET = Budget(prompt=16, internal_state=10, action=8, observation=32)
 """Of two names and values in the tiny tokenizer; one token to spare in state and action."""
 MAX_TURNS = 4
-FAULTS = Imperfections(forget=0.1, corrupt=0.1, redundant=0.1, early_answer=0.5, format_slip=0.02)
-"""Half answer too early: even the likeliest reply leaves rewards something to teach."""
+FAULTS = Imperfections(forget=0.1, corrupt=0.1, redundant=0.1, early_answer=0.75, format_slip=0.02)
+"""Three of four answer too early: even the likeliest reply leaves rewards something to teach."""
 NUM_DEMONSTRATIONS = 8000
 BATCH = 128
 
@@ -48,7 +48,7 @@ def expert(renderer: HFRenderer) -> list[Trajectory]:
             renderer=renderer,
             context=InternalState(),
             budget=BUDGET,
-            max_turns=MAX_TURNS,
+            turns_for=lambda _: MAX_TURNS,
             faults=FAULTS,
             seed=0,
         )

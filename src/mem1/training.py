@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mem1.chat.hf import HFRenderer
     from mem1.engines.local import LocalEngine
     from mem1.train.policy import Policy
-    from mem1.train.sources import Demonstrations, Rollouts
+    from mem1.train.sources import Demonstrations, Expert, Rollouts
     from mem1.train.trainer import Run
 
 
@@ -82,7 +82,8 @@ def open_run(config: RunConfig, *, folder: Path, watcher: TrainWatcher) -> Itera
     )
     with ExitStack() as stack:
         if settings.algorithm == "sft":
-            source, forget_computed = _demonstrations(config, settings, renderer), _nothing
+            make = _expert if settings.data.expert else _demonstrations
+            source, forget_computed = make(config, settings, renderer), _nothing
         else:
             engine = _sampler(engine_config, policy=policy, renderer=renderer)
             runner = stack.enter_context(asyncio.Runner())
@@ -118,6 +119,11 @@ def check_trainable(config: RunConfig) -> tuple[TrainConfig, LocalConfig]:
         )
     if settings.algorithm != "sft":
         _check_rollouts(config, settings)
+    elif settings.data.expert and config.tasks.kind != "ledger":
+        raise ConfigError(
+            f"train.data.expert with tasks.kind = {config.tasks.kind!r}: the expert knows the "
+            "ledger only, set tasks.kind = 'ledger'"
+        )
     return settings, engine
 
 
@@ -242,6 +248,32 @@ def _demonstrations(
     check_mode(kept, mode=config.run.mode)
     check_vocabulary(kept, size=renderer.vocab_size)
     return Demonstrations(trajectories=kept, config=settings)
+
+
+def _expert(config: RunConfig, settings: TrainConfig, renderer: "HFRenderer") -> "Expert":
+    """The ledger's own expert, on the run's tasks."""
+    from mem1.train.demonstrations import demonstrations
+    from mem1.train.sources import Expert
+
+    faults = settings.data.expert
+    assert faults is not None
+    (context,) = config.policies()
+
+    def show(tasks: Sequence[Task], seed: int) -> list[Trajectory]:
+        shown = asyncio.run(
+            demonstrations(
+                tasks,
+                renderer=renderer,
+                context=context,
+                budget=config.budget,
+                turns_for=config.run.turns_for,
+                faults=faults,
+                seed=seed,
+            )
+        )
+        return [replace(trajectory, mode=config.run.mode) for trajectory in shown]
+
+    return Expert(tasks=compose_tasks(config.tasks), show=show, config=settings)
 
 
 def _export(policy: "Policy", renderer: "HFRenderer", *, config: RunConfig, folder: Path) -> None:

@@ -22,7 +22,7 @@ def play(tasks=TASKS, *, faults=PERFECT, seed=0):
             renderer=ByteRenderer(),
             context=InternalState(),
             budget=BUDGET,
-            max_turns=4,
+            turns_for=lambda _: 4,
             faults=faults,
             seed=seed,
         )

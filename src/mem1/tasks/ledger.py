@@ -248,7 +248,7 @@ class Imperfections:
     redundant: float = 0.0
     """Of searching again for what the notes hold, if turns are to spare."""
     early_answer: float = 0.0
-    """Of answering before all is read, at each turn."""
+    """Of answering before all is read: of an episode, whatever its length."""
     format_slip: float = 0.0
     """Of leaving the notes unclosed: they are lost, the action counts."""
 
@@ -274,13 +274,14 @@ def demonstrate(
     ledger = ledger_of(task)
     replies: list[str] = []
     held: dict[str, str] = {}
+    early = 1 - (1 - faults.early_answer) ** (1 / len(ledger.queries))
     read, fresh = 0, False
     for turns_left in range(max_turns, 0, -1):
         news = ledger.news(read) if fresh else {}
         notes = _worn({**held, **news}, rng=rng, faults=faults, num_values=ledger.num_values)
         entries = [word for entry in notes.items() for word in entry]
         owed = ledger.queries[read:]
-        if not owed or turns_left == 1 or rng.random() < faults.early_answer:
+        if not owed or turns_left == 1 or rng.random() < early:
             answers = "; ".join(notes.get(name, UNKNOWN) for name in ledger.memory[-1])
             return [*replies, _reply(*entries, action=ANSWER_TAG, argument=answers)]
         spare = turns_left > len(owed) + 1

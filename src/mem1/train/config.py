@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mem1.errors import ConfigError
+from mem1.tasks.ledger import Imperfections
 
 Algorithm = Literal["sft", "ppo", "grpo", "rloo", "reinforce++"]
 GROUPED = frozenset({"grpo", "rloo"})
@@ -81,6 +82,9 @@ class DemonstrationsConfig:
     """JSONL files of `{"messages": [{"role", "content"}, …]}`."""
     least_reward: float | None = None
     """Only trajectories with at least this reward; None: all."""
+    expert: Imperfections | None = None
+    """`[train.data.expert]`: instead of files, the ledger's own expert with these failings, on
+    `[tasks]`, anew at each step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,10 +161,13 @@ class TrainConfig:
             self._check_imitation()
 
     def _check_imitation(self) -> None:
-        if not (self.data.trajectories or self.data.transcripts):
+        files = bool(self.data.trajectories or self.data.transcripts)
+        if not files and self.data.expert is None:
             raise ConfigError(
-                "train.data is empty: sft imitates train.data.trajectories or .transcripts"
+                "train.data is empty: sft imitates train.data.trajectories, .transcripts or .expert"
             )
+        if files and self.data.expert is not None:
+            raise ConfigError("train.data.expert: give files or the expert, not both")
         if self.eval_every:
             raise ConfigError(
                 "train.eval_every: sft runs no episodes, remove it and run  mem1 eval  on the "

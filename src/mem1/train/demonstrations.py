@@ -4,7 +4,7 @@
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mem1.chat import Renderer
 from mem1.context import Budget, ContextPolicy
@@ -23,17 +23,19 @@ async def demonstrations(
     renderer: Renderer,
     context: ContextPolicy,
     budget: Budget,
-    max_turns: int,
+    turns_for: Callable[[int], int],
     faults: Imperfections,
     seed: int,
 ) -> list[Trajectory]:
     """Let an imperfect expert work on ledger tasks. The same seed gives the same trajectories.
 
+    Args: `turns_for`, how many turns an episode of N objectives may take.
     Raises: DataError for a task that is not of the ledger.
     """
     jobs = []
     for task in tasks:
         rng = random.Random(f"demonstrations/{seed}/{task.id}")
+        max_turns = turns_for(len(task.objectives))
         script = demonstrate(task, max_turns=max_turns, rng=rng, faults=faults)
         agent = Agent(
             engine=Teller(ScriptedEngine(script, codec=renderer)),

@@ -2,6 +2,7 @@
 
     step -> Rollouts.batch       -> [Trajectory], sampled now, stored in rollouts/
     step -> Demonstrations.batch -> [Trajectory], read before
+    step -> Expert.batch         -> [Trajectory], of the ledger's own expert
 
 A batch is a function of the run's seed and the step alone, so that a resumed run goes on with it.
 """
@@ -68,6 +69,27 @@ class Demonstrations:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expert:
+    """Demonstrations that are made when they are wanted."""
+
+    tasks: Sequence[Task]
+    show: Callable[[Sequence[Task], int], list[Trajectory]]
+    """What the expert does with some tasks, given a seed."""
+    config: TrainConfig
+
+    def batch(self, step: int) -> list[Trajectory]:
+        size, seed = self.config.batch_size, self.config.seed
+        tasks = drawn(self.tasks, step=step, size=size, seed=seed, name="tasks")
+        return self.show(tasks, step_seed(seed, step=step))
+
+    def validate(self, step: int) -> list[Trajectory]:
+        return []
+
+    def forget_after(self, step: int) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rollouts:
     """Episodes of the policy on training and on held-out tasks."""
 
@@ -91,7 +113,7 @@ class Rollouts:
         size, seed = self.config.batch_size, self.config.seed
         tasks = drawn(self.tasks, step=step, size=size, seed=seed, name="tasks")
         samples = self.config.group_size
-        jobs = self.plan(tasks, samples=samples, seed=seed * 1_000_003 + step, greedy=False)
+        jobs = self.plan(tasks, samples=samples, seed=step_seed(seed, step=step), greedy=False)
         done = self._collect(jobs, path=self.folder / ROLLOUTS / step_file(step))
         failed = [trajectory for trajectory in done if trajectory.stop_reason in FAILURES]
         sound = [t for t in done if t.turns and t.stop_reason not in FAILURES]
@@ -131,6 +153,11 @@ class Rollouts:
 
 def step_file(step: int) -> str:
     return f"step-{step:06d}.jsonl"
+
+
+def step_seed(seed: int, *, step: int) -> int:
+    """Seed of what is sampled in a step."""
+    return seed * 1_000_003 + step
 
 
 def drawn(items: Sequence[_T], *, step: int, size: int, seed: int, name: str) -> list[_T]:
