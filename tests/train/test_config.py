@@ -3,9 +3,11 @@
 import pytest
 
 from mem1.errors import ConfigError
+from mem1.tasks.ledger import Imperfections
 from mem1.train.config import CriticConfig, DemonstrationsConfig, LossConfig, TrainConfig
 
 SOME = DemonstrationsConfig(trajectories=("runs/rollout",))
+BOTH = DemonstrationsConfig(trajectories=("runs/rollout",), expert=Imperfections())
 
 
 @pytest.mark.parametrize(
@@ -20,6 +22,7 @@ SOME = DemonstrationsConfig(trajectories=("runs/rollout",))
             "set train.loss.kl_in = 'loss'",
         ),
         ({"algorithm": "sft"}, "train.data is empty"),
+        ({"algorithm": "sft", "data": BOTH}, "train.data.expert: give files or the expert"),
         ({"algorithm": "sft", "data": SOME, "eval_every": 5}, "train.eval_every: sft"),
         ({"algorithm": "sft", "data": SOME, "loss": LossConfig(kl=0.1)}, "train.loss.kl: sft"),
         ({"batch_size": 6, "mini_batch_size": 4}, "mini_batch_size = 4 does not divide"),

@@ -12,13 +12,15 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 
 from mem1.chat.hf import HFRenderer  # noqa: E402
 from mem1.cli import run_command  # noqa: E402
-from mem1.config import ServerConfig, TasksConfig, load_config, save_config  # noqa: E402
+from mem1.config import LedgerTasks, ServerConfig, TasksConfig, load_config, save_config  # noqa: E402
 from mem1.context import Budget  # noqa: E402
 from mem1.engines.local import LocalEngine  # noqa: E402
 from mem1.errors import ConfigError, DataError, StoreError, UserError  # noqa: E402
 from mem1.rollout.store import dump_trajectory  # noqa: E402
+from mem1.tasks.ledger import Imperfections  # noqa: E402
 from mem1.train.config import DemonstrationsConfig, OptimizerConfig  # noqa: E402
-from mem1.training import TrainWatcher, check_trainable, train_policy  # noqa: E402
+from mem1.train.trainer import train  # noqa: E402
+from mem1.training import TrainWatcher, check_trainable, open_run, train_policy  # noqa: E402
 from mem1.types import Sampling  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -76,9 +78,9 @@ def sft_config(tiny, *, trajectories=(), transcripts=(), least_reward=None, **se
         transcripts=tuple(map(str, transcripts)),
         least_reward=least_reward,
     )
-    defaults = {"optimizer": OptimizerConfig(lr=0.01), "batch_size": 3, "steps": 6}
+    defaults = {"data": data, "optimizer": OptimizerConfig(lr=0.01), "batch_size": 3, "steps": 6}
     config = run_config(tiny, "grpo")
-    return replace(config, train=train_config("sft", data=data, **(defaults | settings)))
+    return replace(config, train=train_config("sft", **(defaults | settings)))
 
 
 def losses(folder: Path) -> list[float]:
@@ -133,6 +135,34 @@ def test_transcripts_are_imitated(tiny, tmp_path):
     train_policy(config, folder=tmp_path / "run")
     found = losses(tmp_path / "run")
     assert found[-1] < 0.8 * found[0]
+
+
+EXPERT = DemonstrationsConfig(expert=Imperfections(forget=0.5))
+
+
+def test_the_expert_is_imitated_and_never_says_a_thing_twice(tiny, tmp_path):
+    # A batch of both tasks there are: only the expert's failings differ from step to step.
+    tasks = LedgerTasks(num_objectives=(1, 2), count=1)
+    wide = replace(run_config(tiny).run, max_turns=4)
+    config = replace(sft_config(tiny, data=EXPERT, batch_size=2), tasks=tasks, run=wide)
+    with open_run(config, folder=tmp_path / "run", watcher=TrainWatcher()) as run:
+        ids = [
+            sorted(
+                str([turn.completion.token_ids for turn in t.turns]) for t in run.source.batch(n)
+            )
+            for n in (1, 2, 3, 1)
+        ]
+        assert ids[0] == ids[3]
+        assert len({str(one) for one in ids}) > 1
+        train(run)
+    found = losses(tmp_path / "run")
+    assert found[-1] < 0.95 * found[0]
+
+
+def test_the_expert_knows_the_ledger_only(tiny):
+    config = replace(sft_config(tiny, data=EXPERT), tasks=TasksConfig(files=("q.jsonl",)))
+    with pytest.raises(ConfigError, match=r"train\.data\.expert with tasks\.kind = 'questions'"):
+        check_trainable(config)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +250,7 @@ observation = 32
 
 [tasks]
 kind = "ledger"
-num_objectives = 1
+num_objectives = [1]
 count = 8
 
 [run]
