@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Self
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.padding import Padding
 from rich.progress import (
     BarColumn,
@@ -221,6 +222,25 @@ def show_verified(console: Console, found: Sequence[Verified]) -> None:
     )
 
 
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_CURVE_WIDTH = 50
+"""Characters; each stands for the mean of as many values as there must be."""
+
+
+def curve(name: str, values: Sequence[float]) -> str:
+    """A curve of one line: the first mean, blocks between the least and the largest, the last mean.
+
+    >>> curve("reward", [0.0, 0.5, 1.0])
+    'reward 0.00 ▁▄█ 1.00'
+    """
+    size = -(-len(values) // _CURVE_WIDTH)
+    bins = [values[begin : begin + size] for begin in range(0, len(values), size)]
+    means = [sum(members) / len(members) for members in bins]
+    low, spread = min(means), (max(means) - min(means)) or 1.0
+    blocks = "".join(_BLOCKS[int((mean - low) / spread * (len(_BLOCKS) - 1))] for mean in means)
+    return f"{name} {means[0]:.2f} {blocks} {means[-1]:.2f}"
+
+
 _STEP_FIGURES = (
     ("reward", "reward", 3),
     ("held out", "validation/reward", 3),
@@ -233,12 +253,28 @@ _STEP_FIGURES = (
 
 
 class TrainProgress(_Bar):
-    """Progress of training on standard error: steps done, the time left, and how it goes."""
+    """Progress of training on standard error: steps done, the time left, how it goes, and the
+    curve of the reward so far."""
 
     def __init__(self, *, num_steps: int) -> None:
         super().__init__()
         self._task = self._bar.add_task("training", total=num_steps, figures="")
         self._episodes = 0
+        self._rewards: list[float] = []
+        self._curve = Text()
+        self._live = Live(Group(self._curve, self._bar), console=self._bar.console)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.stop()
 
     def episode(self, trajectory: Trajectory) -> None:
         self._episodes += 1
@@ -254,6 +290,9 @@ class TrainProgress(_Bar):
             if name in metrics
         )
         self._episodes = 0
+        if "reward" in metrics:
+            self._rewards.append(metrics["reward"])
+            self._curve.plain = curve("reward", self._rewards)
         self._bar.update(self._task, completed=number, description="training", figures=figures)
         if "validation/reward" in metrics:
             self._bar.console.print(f"step {number}: {figures}", highlight=False)
