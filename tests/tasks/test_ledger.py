@@ -194,6 +194,26 @@ def test_the_last_turn_is_used_to_answer():
     assert replies(max_turns=2)[1:] == ["<think> kami 100</think><answer> 100; unknown</answer>"]
 
 
+def test_a_flawless_episode_has_no_failing():
+    everything = {"forget": 1.0, "corrupt": 1.0, "early_answer": 1.0}
+    assert replies(flawless=1.0, **everything) == replies()
+    said = [replies(flawless=0.5, seed=seed, **everything) for seed in range(40)]
+    assert 10 < said.count(replies()) < 30
+    assert 10 < said.count(replies(early_answer=1.0)) < 30
+
+
+def test_the_chance_of_an_early_answer_does_not_depend_on_the_length():
+    for num_objectives in (1, 8):
+        (task,) = tasks(num_objectives=num_objectives, count=1)
+        faults = Imperfections(early_answer=0.5)
+        whole = [
+            len(demonstrate(task, max_turns=20, rng=random.Random(seed), faults=faults)) - 1
+            == num_objectives
+            for seed in range(400)
+        ]
+        assert 160 < sum(whole) < 240
+
+
 def test_the_same_rng_gives_the_same_replies():
     faults = {"forget": 0.3, "corrupt": 0.3, "redundant": 0.3, "early_answer": 0.1}
     said = [replies(max_turns=9, seed=seed, **faults) for seed in range(20)]

@@ -9,7 +9,7 @@ few hundred words, so that a policy of a hundred thousand parameters can live in
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -251,11 +251,13 @@ class Imperfections:
     """Of answering before all is read: of an episode, whatever its length."""
     format_slip: float = 0.0
     """Of leaving the notes unclosed: they are lost, the action counts."""
+    flawless: float = 0.0
+    """Of an episode without any of these."""
 
     def __post_init__(self) -> None:
-        for name in ("forget", "corrupt", "redundant", "early_answer", "format_slip"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise ConfigError(f"{name} is {value}: a probability is from 0 to 1")
+        for field in fields(self):
+            if not 0 <= (value := getattr(self, field.name)) <= 1:
+                raise ConfigError(f"{field.name} is {value}: a probability is from 0 to 1")
 
 
 PERFECT = Imperfections()
@@ -272,6 +274,7 @@ def demonstrate(
     Raises: DataError if it's not a task of the ledger.
     """
     ledger = ledger_of(task)
+    faults = PERFECT if rng.random() < faults.flawless else faults
     replies: list[str] = []
     held: dict[str, str] = {}
     early = 1 - (1 - faults.early_answer) ** (1 / len(ledger.queries))
