@@ -14,11 +14,13 @@ GROUPED = frozenset({"grpo", "rloo"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW with a linear warm-up, then a constant learning rate."""
+    """AdamW; the learning rate rises, stays and, if asked to, falls again, in straight lines."""
 
     lr: float = 1e-6
     warmup: float = 0.0
     """Share of all steps over which the learning rate rises from 0."""
+    cooldown: float = 0.0
+    """Share of all steps, the last ones, over which it falls to 0."""
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
     grad_clip: float = 1.0

@@ -1,4 +1,4 @@
-"""GRADIENTS -> WEIGHTS: AdamW with a warm-up, and fp32 copies of weights of lower precision.
+"""GRADIENTS -> WEIGHTS: AdamW with a schedule, and fp32 copies of weights of lower precision.
 
 loss.backward() of every row -> Optimizer.clip -> norm of the gradient -> Optimizer.step
 """
@@ -27,9 +27,11 @@ class Optimizer:
     def __init__(
         self, parameters: Iterable[nn.Parameter], *, config: OptimizerConfig, total_steps: int
     ) -> None:
-        """Args: `total_steps`, optimizer steps of the whole run, for the warm-up."""
+        """Args: `total_steps`, optimizer steps of the whole run, for the schedule."""
         self._config = config
         self._warmup_steps = config.warmup * total_steps
+        self._cooldown_steps = config.cooldown * total_steps
+        self._total_steps = total_steps
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._masters = [_master(parameter) for parameter in self._parameters]
         self._adam = torch.optim.AdamW(
@@ -54,13 +56,19 @@ class Optimizer:
         """Apply the gradients, then clear them."""
         self._steps += 1
         for group in self._adam.param_groups:
-            group["lr"] = self._config.lr * min(1.0, self._steps / max(self._warmup_steps, 1.0))
+            group["lr"] = self._config.lr * self._share()
         self._adam.step()
         with torch.no_grad():
             for parameter, master in zip(self._parameters, self._masters, strict=True):
                 if master is not parameter:
                     parameter.copy_(master)
         self.clear()
+
+    def _share(self) -> float:
+        """Of the learning rate, at this step."""
+        rising = self._steps / max(self._warmup_steps, 1.0)
+        falling = (self._total_steps + 1 - self._steps) / max(self._cooldown_steps, 1.0)
+        return max(0.0, min(1.0, rising, falling))
 
     def clear(self) -> None:
         """Forget the gradients."""
