@@ -1,0 +1,52 @@
+"""What the demo begins with: policies of random weights imitate an imperfect expert.
+
+    OMP_NUM_THREADS=1 python benchmarks/warm_start.py
+      -> runs/warm_start/            as  mem1 train configs/learn_start.toml  leaves them
+      -> data/ledger/internal_state  a third of a million parameters, 1.4 MB, an ordinary folder
+      -> data/ledger/full            the same, of demonstrations under full context
+
+It goes on where it was stopped.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import mem1
+from mem1.console import TrainProgress
+from mem1.train.tiny import make_tiny
+from mem1.training import TrainWatcher, train_policy
+
+ROOT = Path(__file__).parent.parent
+CONTEXTS = ("internal_state", "full")
+SIZE = {"hidden": 96, "layers": 3, "heads": 3, "window": 4096}
+
+
+def warm_start(context: str, *, folder: Path, overrides: tuple[str, ...] = ()) -> Path:
+    """Train one. Gives the policy's folder."""
+    base = folder / "base"
+    if not base.exists():
+        make_tiny(base, seed=0, **SIZE)
+    config = mem1.load_config(
+        ROOT / "configs/learn_start.toml",
+        overrides=[f"engine.model={base}", f'context.policies=["{context}"]', *overrides],
+    )
+    assert config.train is not None
+    with TrainProgress(num_steps=config.train.steps) as progress:
+        watcher = TrainWatcher(on_step=progress.step, on_done=progress.episode, warn=progress.warn)
+        return train_policy(config, folder=folder / context, watcher=watcher)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("contexts", nargs="*", choices=[[], *CONTEXTS], default=CONTEXTS)
+    for context in parser.parse_args().contexts:
+        policy = warm_start(context, folder=ROOT / "runs/warm_start")
+        shipped = ROOT / "data/ledger" / context
+        shutil.rmtree(shipped, ignore_errors=True)
+        shutil.copytree(policy, shipped)
+        print(f"{context}: {shipped}")
+
+
+if __name__ == "__main__":
+    main()
