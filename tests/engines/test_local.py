@@ -16,8 +16,10 @@ from mem1.types import Completion, Sampling
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from mem1.engines.batch import _draw  # noqa: E402
 from mem1.engines.kv import PrefixStore  # noqa: E402
 from mem1.engines.local import LocalEngine  # noqa: E402
+from mem1.engines.sequence import TokenSequence  # noqa: E402
 from mem1.engines.slots import _attention  # noqa: E402
 
 SIZES = {
@@ -156,6 +158,18 @@ def test_a_stop_string_over_several_tokens_ends_the_reply_and_is_kept():
     assert len(stopped.token_ids) < 20 < len(free.token_ids)
 
 
+@pytest.mark.parametrize("stop", ["é", "ab", "b "])
+def test_the_token_that_completes_a_stop_string_is_known_by_itself(stop):
+    ids = f"--{stop}--".encode()
+    sequence = TokenSequence(request=request("", stop=("zz", stop)), future=None, rng=None)
+    for token in ids:
+        sequence.append(token, logprob=0.0)
+        sequence.check_end(codec=ByteRenderer(), eos_ids=frozenset())
+        if sequence.text is not None:
+            break
+    assert sequence.text == f"--{stop}"
+
+
 def test_end_of_sequence_is_an_id_but_no_text():
     model = tiny()
     free = complete(LocalEngine(model, codec=ByteRenderer()), request("hi", temperature=0))[0]
@@ -175,6 +189,17 @@ def test_top_p_keeps_to_the_nucleus():
     greedy = complete(engine, request("hi", temperature=0))[0]
     narrow = complete(engine, request("hi", seed=1, top_p=1e-6))[0]
     assert narrow.token_ids == greedy.token_ids
+
+
+def test_rows_of_one_batch_keep_to_their_own_settings():
+    logprobs = torch.tensor([[0.5, 0.3, 0.2]]).log().repeat(4, 1)
+    found = _draw(logprobs, top_p=[1.0, 1.0, 0.6, 0.4], at=[0.79, 0.81, 0.99, 0.99])
+    assert found.tolist() == [1, 2, 1, 0]
+    engine = LocalEngine(tiny(), codec=ByteRenderer(), max_batch=3)
+    mixed = [request("hi", temperature=0), request("hi", seed=1, top_p=0.3), request("hi", seed=1)]
+    alone = [complete(engine, one)[0].token_ids for one in mixed]
+    assert [got.token_ids for got in complete(engine, *mixed)] == alone
+    assert len(set(alone)) == 3
 
 
 def test_a_cancelled_request_leaves_and_the_others_go_on():

@@ -72,10 +72,12 @@ def local(model, *, dictate: bool = True, **settings) -> LocalEngine:
     batch = engine._batch
     choose = batch._choose
 
-    def dictates(row, logprobs):
-        ids = dictated(row.request.sampling.seed)
-        done = len(row.token_ids)
-        return torch.tensor(ids[done]) if done < len(ids) else choose(row, logprobs)
+    def dictates(logprobs):
+        tokens = choose(logprobs)
+        for number, row in enumerate(batch._rows):
+            ids, done = dictated(row.request.sampling.seed), len(row.token_ids)
+            tokens[number] = ids[done] if done < len(ids) else tokens[number]
+        return tokens
 
     if dictate:
         batch._choose = dictates

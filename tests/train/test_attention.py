@@ -17,7 +17,14 @@ from mem1.context import InternalState  # noqa: E402
 from mem1.errors import ModelError  # noqa: E402
 from mem1.packing import pack  # noqa: E402
 from mem1.train.attention import block_mask_of, check_model, packed  # noqa: E402
-from mem1.train.merge import Run, attend_by_runs, plain_backward, plain_forward, runs  # noqa: E402
+from mem1.train.merge import (  # noqa: E402
+    Run,
+    attend_by_runs,
+    layout_of,
+    plain_backward,
+    plain_forward,
+    runs,
+)
 from mem1.train.scoring import score  # noqa: E402
 from mem1.train.verify import verify  # noqa: E402
 
@@ -73,7 +80,7 @@ def test_joined_parts_are_attention_under_the_mask(name, width):
     mask = torch.from_numpy((place <= place[:, None]) & (place[:, None] < until))
     given = tensors(len(until), dtype=torch.float64, width=width)
     found = with_gradients(
-        lambda q, k, v: attend_by_runs(q, k, v, layout=runs(until), scale=0.2), *given
+        lambda q, k, v: attend_by_runs(q, k, v, layout=layout_of(until), scale=0.2), *given
     )
     expected = with_gradients(
         lambda q, k, v: scaled_dot_product_attention(
@@ -125,7 +132,7 @@ def test_matrix_products_give_what_the_kernel_gives(causal):
 
 
 def test_the_kernel_of_gpus_takes_what_it_is_given():
-    layout = runs(np.array([8, 8, 8, 6, 6, 6, 8, 8]))
+    layout = layout_of(np.array([8, 8, 8, 6, 6, 6, 8, 8]), device="meta")
     query, key = (
         torch.empty(1, heads, 8, 64, dtype=torch.bfloat16, device="meta").requires_grad_()
         for heads in (4, 2)

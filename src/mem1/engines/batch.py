@@ -14,9 +14,10 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from mem1.engines.base import Codec
+from mem1.engines.kernels import widened
 from mem1.engines.kv import KV, Held, PrefixStore, num_tokens
 from mem1.engines.sequence import TokenSequence
-from mem1.engines.slots import Slots, attending_over, can_batch, widened
+from mem1.engines.slots import Slots, attending_over, can_batch
 
 _WORTH_WAITING = 16
 """Tokens that are worth waiting a step for, if another sequence computes them in this one."""
@@ -40,7 +41,8 @@ class Batch:
         self._max_rows = max_rows
         self.together = can_batch(model)
         """Whether all rows share one forward pass, and keys and values can be evicted."""
-        self._prefixes = PrefixStore(max_tokens=prefix_cache_tokens if self.together else 0)
+        remembers = self.together and prefix_cache_tokens > 0
+        self._prefixes = PrefixStore(max_tokens=prefix_cache_tokens) if remembers else None
         self._waiting: deque[TokenSequence] = deque()
         self.clear_rows()
 
@@ -51,8 +53,10 @@ class Batch:
 
     def forget(self) -> None:
         """Drop all rows, and all keys and values."""
-        self.clear_rows()
-        self._prefixes.clear()
+        self._rows = []
+        self._slots.clear()
+        if self._prefixes:
+            self._prefixes.clear()
 
     @property
     def busy(self) -> bool:
@@ -85,9 +89,10 @@ class Batch:
             if sequence.future.done():
                 self._waiting.remove(sequence)
                 continue
-            ids = sequence.request.prompt_ids
-            known = None if sequence.held else self._prefixes.longest(ids)
-            if not sequence.held:
+            known = None
+            if self._prefixes and not sequence.held:
+                ids = sequence.request.prompt_ids
+                known = self._prefixes.longest(ids)
                 if any(_share(ids, other, more_than=num_tokens(known)) for other in joined):
                     continue
                 joined.append(sequence)
@@ -126,9 +131,10 @@ class Batch:
                 **told,
             )
         self._slots.end()
-        for number, row in enumerate(self._rows):
-            if row.begins and len(row.new_ids) >= _WORTH_WAITING:
-                self._prefixes.add(row.request.prompt_ids, self._slots.kv(number))
+        if self._prefixes:
+            for number, row in enumerate(self._rows):
+                if row.begins and len(row.new_ids) >= _WORTH_WAITING:
+                    self._prefixes.add(row.request.prompt_ids, self._slots.kv(number))
         self._slots.share_head([row.plain_ids for row in self._rows])
         return output.logits[0]
 
@@ -149,23 +155,27 @@ class Batch:
     def _sample(self, logits: torch.Tensor) -> None:
         """Append one token to each row. Log-probabilities are of the full softmax, fp32 at
         least."""
-        settings = [row.request.sampling for row in self._rows]
-        scale = torch.tensor([s.temperature or 1.0 for s in settings], device=logits.device)
-        logprobs = (widened(logits) / scale[:, None]).log_softmax(-1)
-        tokens = torch.stack(
-            [self._choose(row, of) for row, of in zip(self._rows, logprobs, strict=True)]
-        )
+        scale = [row.request.sampling.temperature or 1.0 for row in self._rows]
+        at = torch.tensor(scale, device=logits.device)[:, None]
+        logprobs = (widened(logits) / at).log_softmax(-1)
+        tokens = self._choose(logprobs)
         chosen = logprobs.gather(1, tokens[:, None])[:, 0]
         for row, token, logprob in zip(self._rows, tokens.tolist(), chosen.tolist(), strict=True):
             row.append(token, logprob=logprob)
             row.check_end(codec=self._codec, eos_ids=self._eos_ids)
 
-    def _choose(self, row: TokenSequence, logprobs: torch.Tensor) -> torch.Tensor:
-        """A row's next token. Args: `logprobs`, shape (vocab,)."""
-        sampling = row.request.sampling
-        if sampling.temperature > 0:
-            return _draw(logprobs, top_p=sampling.top_p, at=row.rng.random())
-        return logprobs.argmax()
+    def _choose(self, logprobs: torch.Tensor) -> torch.Tensor:
+        """Each row's next token, shape (rows,). Args: `logprobs`, shape (rows, vocab)."""
+        settings = [row.request.sampling for row in self._rows]
+        tokens = logprobs.argmax(-1)
+        drawn = [number for number, of in enumerate(settings) if of.temperature > 0]
+        if drawn:
+            tokens[drawn] = _draw(
+                logprobs[drawn],
+                top_p=[settings[number].top_p for number in drawn],
+                at=[self._rows[number].rng.random() for number in drawn],
+            )
+        return tokens
 
     def _take_finished(self) -> list[TokenSequence]:
         finished = [row for row in self._rows if row.text is not None]
@@ -181,13 +191,13 @@ class Batch:
         self._rows.pop()
         if not self.together:
             return
-        if row.token_ids:
-            # The last sampled token was never fed to the model.
+        # The last sampled token was never fed to the model.
+        if row.token_ids and row.request.carry:
             kv = self._slots.kv(number)
-            if row.request.carry:
-                row.held = Held(kv=kv, places=row.places, last_id=row.token_ids[-1])
-            else:
-                self._prefixes.add((*row.request.prompt_ids, *row.token_ids[:-1]), kv)
+            row.held = Held(kv=kv, places=row.places, last_id=row.token_ids[-1])
+        elif row.token_ids and self._prefixes:
+            ids = (*row.request.prompt_ids, *row.token_ids[:-1])
+            self._prefixes.add(ids, self._slots.kv(number))
         self._slots.leave(number)
 
 
@@ -196,14 +206,15 @@ def _share(ids: Sequence[int], other: TokenSequence, *, more_than: int) -> bool:
     return len(ids) > end and ids[:end] == other.request.prompt_ids[:end]
 
 
-def _draw(logprobs: torch.Tensor, *, top_p: float, at: float) -> torch.Tensor:
-    """The token at quantile `at` of the distribution, cut to its smallest nucleus of mass `top_p`
-    (Holtzman et al. 2020)."""
+def _draw(logprobs: torch.Tensor, *, top_p: Sequence[float], at: Sequence[float]) -> torch.Tensor:
+    """In each row the token at quantile `at` of the distribution, cut to its smallest nucleus of
+    mass `top_p` (Holtzman et al. 2020). Shapes: logprobs (rows, vocab), the others (rows,)."""
     probabilities = logprobs.double().exp()
-    if top_p < 1:
+    quantile, nucleus = probabilities.new_tensor([at, top_p])[..., None]
+    if min(top_p) < 1:
         ordered, order = probabilities.sort(descending=True)
-        outside = ordered.cumsum(-1) - ordered >= top_p
-        probabilities[order[outside]] = 0.0
+        outside = (ordered.cumsum(-1) - ordered >= nucleus) & (nucleus < 1)
+        probabilities.scatter_(1, order, ordered.masked_fill(outside, 0.0))
     mass = probabilities.cumsum(-1)
-    target = torch.tensor([at], dtype=mass.dtype, device=mass.device) * mass[-1]
-    return torch.searchsorted(mass, target, right=True)[0].clamp(max=len(mass) - 1)
+    found = torch.searchsorted(mass, quantile * mass[:, -1:], right=True)[:, 0]
+    return found.clamp(max=mass.shape[1] - 1)

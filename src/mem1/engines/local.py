@@ -55,6 +55,7 @@ class LocalEngine:
                 "or the like, and use engine.kind = 'openai'"
             )
         self._model = model.eval()
+        self._config = model.config.get_text_config(decoder=True)
         self._batch = Batch(
             model,
             codec=codec,
@@ -89,8 +90,7 @@ class LocalEngine:
 
     @property
     def window(self) -> int | None:
-        config = self._model.config.get_text_config(decoder=True)
-        return getattr(config, "max_position_embeddings", None)
+        return getattr(self._config, "max_position_embeddings", None)
 
     @property
     def can_carry(self) -> bool:
@@ -139,16 +139,16 @@ class LocalEngine:
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
 
     def _check_budget(self, request: Request) -> None:
-        num_prompt, num_reply = len(request.prompt_ids), request.max_tokens
+        num_prompt, num_reply, window = len(request.prompt_ids), request.max_tokens, self.window
         if min(num_prompt, num_reply) < 1:
             raise BudgetError(
                 f"{num_prompt} prompt tokens and {num_reply} to sample: at least 1 of each, please"
             )
-        if self.window is not None and request.end > self.window:
+        if window is not None and request.end > window:
             carried = f" behind {request.carry.start} carried ones" if request.carry else ""
             raise BudgetError(
                 f"{len(request.new_ids)} prompt tokens and {num_reply} to sample{carried} don't "
-                f"fit the model's window of {self.window}"
+                f"fit the model's window of {window}"
             )
 
     def _left_to(self, request: Request) -> "Held | None":

@@ -5,7 +5,6 @@ Request -> TokenSequence -> new_ids, a forward pass, append, check_end; again ->
 
 import asyncio
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -75,10 +74,19 @@ class TokenSequence:
         ids, request = self.token_ids, self.request
         if ids[-1] in eos_ids:
             self.text, self.finish_reason = codec.decode(ids[:-1]), "stop"
-        elif request.stop and _stopped(ids, stop=request.stop, codec=codec):
+        elif self._stopped(codec):
             self.text, self.finish_reason = codec.decode(ids), "stop"
         elif len(ids) >= request.max_tokens:
             self.text, self.finish_reason = codec.decode(ids), "length"
+
+    def _stopped(self, codec: Codec) -> bool:
+        """Whether the last token completes a stop string: it then holds the end of one."""
+        stop, last = self.request.stop, codec.decode(self.token_ids[-1:])
+        if not any(string[-1] in last or "\ufffd" in last for string in stop):
+            return False
+        # A token has at least one byte, so a stop string can't span more tokens than it has bytes.
+        text = codec.decode(self.token_ids[-max(len(string.encode()) for string in stop) :])
+        return any(string in text for string in stop)
 
     def completion(self) -> Completion:
         assert self.text is not None
@@ -89,10 +97,3 @@ class TokenSequence:
             text=self.text,
             finish_reason="stop" if self.finish_reason == "stop" else "length",
         )
-
-
-def _stopped(token_ids: list[int], *, stop: Sequence[str], codec: Codec) -> bool:
-    # A token has at least one byte, so a stop string can't span more tokens than it has bytes.
-    tail = token_ids[-max(len(string.encode()) for string in stop) :]
-    text = codec.decode(tail)
-    return any(string in text for string in stop)

@@ -16,16 +16,16 @@ Imported by `mem1.engines.batch` alone, once torch is known to be there.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from mem1.carry import common_prefix
+from mem1.engines.kernels import attend_part, attend_whole, padded
 from mem1.engines.kv import KV, num_tokens
 from mem1.errors import ModelError
 
@@ -75,7 +75,8 @@ def _attention(
             f"{type(module).__name__} attends with {asked}, which the local engine does not: serve "
             "the model with vLLM or the like, and use engine.kind = 'openai'"
         )
-    return slots.attend(module.layer_idx, query, scale=scaling).transpose(1, 2), None
+    out = slots.attend(module.layer_idx, query, key, value, scale=scaling)
+    return out.transpose(1, 2), None
 
 
 AttentionInterface.register(_ATTENTION, _attention)
@@ -129,9 +130,9 @@ class Slots(Cache):
         super().__init__(layers=[_SlotLayer(self, index) for index in range(num_layers)])
         self._num_layers = num_layers
         self._max_rows = max_rows
-        self._rows: list[_Row] = []
         self._buffers: KV = []
         """As KV, for all rows at once: each of shape (max_rows, num_kv_heads, room, head_dim)."""
+        self._rows: list[_Row] = []
         self._head: KV = []
         self._head_ids: tuple[int, ...] = ()
 
@@ -187,6 +188,10 @@ class Slots(Cache):
             return [(keys.clone(), values.clone()) for keys, values in own]
         return [_cat(*pair) for pair in zip(self._head, own, strict=True)]
 
+    def clear(self) -> None:
+        """Drop all rows and their keys and values; their room stays."""
+        self._rows, self._head, self._head_ids = [], [], ()
+
     def share_head(self, sequences: Sequence[Sequence[int]]) -> None:
         """Hold once what all rows have in common, if no head is in use and it's worth it.
 
@@ -196,12 +201,12 @@ class Slots(Cache):
         if any(row.on_head for row in self._rows):
             return
         self._head, self._head_ids = [], ()
-        if self.count < 2:
+        least = sequences[0][:_LEAST_HEAD_TOKENS]
+        alike = all(ids[:_LEAST_HEAD_TOKENS] == least for ids in sequences)
+        if self.count < 2 or len(least) < _LEAST_HEAD_TOKENS or not alike:
             return
         first = np.asarray(sequences[0])
-        size = min(common_prefix(first, np.asarray(other)) for other in sequences)
-        if size < _LEAST_HEAD_TOKENS:
-            return
+        size = min(common_prefix(first, np.asarray(ids)) for ids in sequences)
         self._head_ids = tuple(sequences[0][:size])
         self._head = [
             (keys[:1, :, :size].clone(), values[:1, :, :size].clone())
@@ -217,29 +222,33 @@ class Slots(Cache):
         shape (1, num_new)."""
         for row, count in zip(self._rows, num_new, strict=True):
             row.num_new = count
-        self._width = max(row.size + row.num_new for row in self._rows)
-        places = [
-            (number, row.size + new)
-            for number, row in enumerate(self._rows)
-            for new in range(row.num_new)
+        counts = np.array(num_new)
+        owner, starts = np.repeat(np.arange(self.count), counts), counts.cumsum() - counts
+        within = np.arange(len(owner)) - starts[owner]
+        sizes, positions = np.array([(row.size, row.position) for row in self._rows]).T
+        self._at = torch.from_numpy(np.stack([owner, sizes[owner] + within])).to(device)
+        self._width = int((sizes + counts).max())
+        self._decoding = next((n for n, count in enumerate(num_new) if count != 1), self.count)
+        self._bias = _bias(sizes[: self._decoding], device=device)
+        joining = range(self._decoding, self.count)
+        fresh = [n for n in joining if not self._past(self._rows[n])]
+        self._fresh = padded(starts[fresh], counts[fresh], device=device)
+        self._others = [
+            (n, slice(starts[n], starts[n] + num_new[n]), self._mask(self._rows[n], device=device))
+            for n in joining
+            if n not in fresh
         ]
-        self._at = torch.tensor(places, device=device).T
-        self._decoding = next(
-            (n for n, row in enumerate(self._rows) if row.num_new != 1), self.count
-        )
-        widths = torch.tensor([row.size for row in self._rows[: self._decoding]], device=device)
-        columns = torch.arange(int(widths.max()) + 1 if len(widths) else 0, device=device)
-        unseen = (columns[None] > widths[:, None])[:, None, None]
-        self._bias = torch.zeros(unseen.shape, device=device).masked_fill_(unseen, -torch.inf)
-        self._sees = [self._mask(row, device=device) for row in self._rows]
-        positions = [row.position + new for row in self._rows for new in range(row.num_new)]
-        return torch.tensor([positions], device=device)
+        return torch.from_numpy(positions[owner] + within)[None].to(device)
+
+    def _past(self, row: _Row) -> int:
+        """How many tokens a row had before this pass."""
+        return row.size + len(self._head_ids) * row.on_head
 
     def _mask(self, row: _Row, *, device: torch.device) -> torch.Tensor | None:
-        """What each new token of a row sees, shape (num_new, num_keys); None: all before it."""
-        past = row.size + len(self._head_ids) * row.on_head
-        if not past or row.num_new == 1:
+        """What each new token of a row sees, shape (num_new, num_keys); None: all there is."""
+        if row.num_new == 1:
             return None
+        past = self._past(row)
         sees = torch.ones(row.num_new, past + row.num_new, dtype=torch.bool, device=device)
         sees = sees.tril_(past)
         sees[1:, list(row.evicted)] = False
@@ -266,50 +275,60 @@ class Slots(Cache):
         """Put every new token behind the last one of its row."""
         self._reserve(layer, self._width, like=(keys, values))
         rows, columns = self._at
-        all_keys, all_values = self._buffers[layer]
-        all_keys[rows, :, columns] = keys[0].transpose(0, 1)
-        all_values[rows, :, columns] = values[0].transpose(0, 1)
+        for buffer, new in zip(self._buffers[layer], (keys, values), strict=True):
+            # By token, buffers are one stretch of memory: rows * room of them.
+            tokens = buffer.transpose(1, 2).flatten(0, 1)
+            tokens.index_copy_(0, rows * buffer.shape[2] + columns, new[0].transpose(0, 1))
 
-    def attend(self, layer: int, query: torch.Tensor, *, scale: float | None) -> torch.Tensor:
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        scale: float | None,
+    ) -> torch.Tensor:
         """Attention of all new tokens: query and result of shape (1, num_heads, num_new, dim)."""
-        parts = [self._attend_decoding(layer, query[:, :, : self._decoding], scale=scale)]
-        ends = list(accumulate(row.num_new for row in self._rows))
-        for number in range(self._decoding, self.count):
-            end = ends[number]
-            own = query[:, :, end - self._rows[number].num_new : end]
-            parts.append(self._attend_joining(layer, number, own, scale=scale))
-        return torch.cat(parts, dim=2)
+        out = torch.empty_like(query)
+        if self._decoding:
+            own = slice(self._decoding)
+            out[:, :, own] = self._attend_decoding(layer, query[:, :, own], scale=scale)
+        for group in self._fresh:
+            apart = [group.beside(tensor) for tensor in (query, key, value)]
+            group.put_back(attend_whole(*apart, causal=True, scale=scale), into=out)
+        for number, own, sees in self._others:
+            out[:, :, own] = self._attend_joining(
+                layer, number, query[:, :, own], sees=sees, scale=scale
+            )
+        return out
 
     def _attend_joining(
-        self, layer: int, number: int, query: torch.Tensor, *, scale: float | None
+        self,
+        layer: int,
+        number: int,
+        query: torch.Tensor,
+        *,
+        sees: torch.Tensor | None,
+        scale: float | None,
     ) -> torch.Tensor:
+        """The new tokens of a row that has a past."""
         row = self._rows[number]
         size = row.size + row.num_new
         own = tuple(buffer[number : number + 1, :, :size] for buffer in self._buffers[layer])
         keys, values = _cat(self._head[layer], own) if row.on_head else own
-        groups = query.shape[1] // keys.shape[1]
-        return scaled_dot_product_attention(
-            query,
-            keys.repeat_interleave(groups, 1),
-            values.repeat_interleave(groups, 1),
-            attn_mask=self._sees[number],
-            is_causal=self._sees[number] is None and row.num_new > 1,
-            scale=scale,
-        )
+        return attend_whole(query, keys, values, mask=sees, scale=scale)
 
     def _attend_decoding(
         self, layer: int, query: torch.Tensor, *, scale: float | None
     ) -> torch.Tensor:
         """One new token a row: the heads that share keys are the queries of these keys."""
-        count = self._decoding
-        if not count:
-            return query
-        width = self._bias.shape[3]
+        count, width = self._decoding, self._bias.shape[3]
         keys, values = (buffer[:count, :, :width] for buffer in self._buffers[layer])
         num_heads, dim = query.shape[1], query.shape[3]
         # (1, num_heads, count, dim) -> (count, num_kv_heads, groups, dim)
         grouped = query[0].transpose(0, 1).reshape(count, keys.shape[1], -1, dim)
-        out, lse = _attend_part(grouped, keys, values, bias=self._bias, scale=scale)
+        out, lse = attend_part(grouped, keys, values, bias=self._bias, scale=scale)
         if self._head and any(row.on_head for row in self._rows[:count]):
             out = self._with_head(layer, grouped, out, lse, scale=scale)
         return out.reshape(count, num_heads, dim).transpose(0, 1)[None].to(query.dtype)
@@ -326,7 +345,7 @@ class Slots(Cache):
         """Add what the rows see of the head: its keys are read once for all rows."""
         count, num_kv_heads, groups, dim = grouped.shape
         flat = grouped.transpose(0, 1).reshape(1, num_kv_heads, count * groups, dim)
-        more, more_lse = _attend_part(flat, *self._head[layer], bias=None, scale=scale)
+        more, more_lse = attend_part(flat, *self._head[layer], bias=None, scale=scale)
         more = more.reshape(num_kv_heads, count, groups, dim).transpose(0, 1)
         more_lse = more_lse.reshape(num_kv_heads, count, groups).transpose(0, 1)
         on_head = torch.tensor([row.on_head for row in self._rows[:count]], device=out.device)
@@ -350,33 +369,8 @@ class Slots(Cache):
 
     def _empty(self, room: int, *, like: torch.Tensor) -> torch.Tensor:
         # Zeros, since what is masked still gets multiplied: by 0, which garbage may survive.
-        return like.new_zeros((self._max_rows, like.shape[1], room, like.shape[3]))
-
-
-def _attend_part(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    *,
-    bias: torch.Tensor | None,
-    scale: float | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention over a part of the keys, and the log-sum-exp of its scores, float32 at least.
-
-    Shapes: query (rows, heads, queries, dim), keys (rows, heads, num_keys, dim); gives out as
-    query, lse (rows, heads, queries).
-    """
-    if query.device.type == "cpu":
-        bias = None if bias is None else bias.to(query.dtype)
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, keys, values, 0.0, False, attn_mask=bias, scale=scale
-        )
-        return widened(out), widened(lse)
-    factor = query.shape[-1] ** -0.5 if scale is None else scale
-    scores = widened(query @ keys.transpose(-1, -2)) * factor
-    scores = scores if bias is None else scores + bias
-    lse = scores.logsumexp(-1)
-    return widened((scores - lse[..., None]).exp().to(values.dtype) @ values), lse
+        rows = like.new_zeros((self._max_rows, room, like.shape[1], like.shape[3]))
+        return rows.transpose(1, 2)
 
 
 def _cat(
@@ -386,6 +380,9 @@ def _cat(
     return keys, values
 
 
-def widened(tensor: torch.Tensor) -> torch.Tensor:
-    """In float32 at least: float64 stays what it is."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+def _bias(sizes: np.ndarray, *, device: torch.device) -> torch.Tensor:
+    """What is added to the scores of rows that have so many keys and one new one, shape
+    (rows, 1, 1, most of them)."""
+    unseen = np.arange(sizes.max(initial=-1) + 1) > sizes[:, None]
+    bias = np.where(unseen, np.float32(-np.inf), np.float32(0))
+    return torch.from_numpy(bias)[:, None, None].to(device)

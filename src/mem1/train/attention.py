@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from mem1.engines.slots import beyond_plain
 from mem1.errors import ModelError
-from mem1.train.merge import attend_by_runs, runs
+from mem1.train.merge import attend_by_runs, layout_of
 
 Backend = Literal["merge", "flex", "dense"]
 _NAME = "mem1_packed"
@@ -152,7 +152,7 @@ AttentionInterface.register(_NAME, _attention)
 
 def _attend(visible_until: np.ndarray, *, backend: Backend, device: torch.device) -> _Attend:
     if backend == "merge":
-        return partial(attend_by_runs, layout=runs(visible_until))
+        return partial(attend_by_runs, layout=layout_of(visible_until, device=device))
     until = torch.from_numpy(visible_until).to(device)
     if backend == "flex":
         return partial(_flex, block_mask=block_mask_of(until))

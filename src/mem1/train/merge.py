@@ -1,6 +1,6 @@
 """ATTENTION IN PARTS, joined by their log-sum-exp: no mask, nothing to compile.
 
-    visible_until -> runs;  query, key, value, [Run] -> attend_by_runs -> output
+    visible_until -> layout_of -> Layout;  query, key, value, Layout -> attend_by_runs -> output
 
 A run is a stretch of keys [start, stop) that are forgotten together, at `end`. It is a chain of the
 tree, so that attention over the row is, for every run,
@@ -10,7 +10,7 @@ tree, so that attention over the row is, for every run,
 and each part is what plain attention kernels compute.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from mem1.engines.kernels import Padded, padded
 
 _ROWS = 512
 """Queries whose scores exist at once where no kernel fits."""
@@ -30,6 +32,15 @@ class Run:
     start: int
     stop: int
     end: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """The parts of a row: triangles of like size are one, side by side."""
+
+    triangles: list[Padded]
+    rectangles: list[tuple[slice, slice]]
+    """Keys, and the queries that see all of them."""
 
 
 def runs(visible_until: np.ndarray) -> list[Run]:
@@ -46,8 +57,22 @@ def runs(visible_until: np.ndarray) -> list[Run]:
     ]
 
 
+def layout_of(visible_until: np.ndarray, *, device: torch.device | None = None) -> Layout:
+    """The parts of a row. Args: `visible_until`, int64, shape (S,)."""
+    found = runs(visible_until)
+    starts, stops = (np.array([getattr(run, end) for run in found]) for end in ("start", "stop"))
+    return Layout(
+        triangles=padded(starts, stops - starts, device=device),
+        rectangles=[
+            (slice(run.start, run.stop), slice(run.stop, run.end))
+            for run in found
+            if run.end > run.stop
+        ],
+    )
+
+
 def attend_by_runs(
-    query: Tensor, key: Tensor, value: Tensor, *, layout: list[Run], scale: float
+    query: Tensor, key: Tensor, value: Tensor, *, layout: Layout, scale: float
 ) -> Tensor:
     """Attention over a packed row.
 
@@ -68,62 +93,62 @@ class _ByRuns(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: list[Run], scale: float
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float
     ) -> Tensor:
-        groups = query.shape[1] // key.shape[1]
-        keys, values = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        keys, values = _for_each_head(query, key, value)
         out = torch.empty_like(query)
         wide = torch.promote_types(query.dtype, torch.float32)
         lse = query.new_empty(query.shape[:3], dtype=wide)
-        for seen, by in _parts(layout):
-            part, part_lse = _forward(
-                query[:, :, by],
-                keys[:, :, seen],
-                values[:, :, seen],
-                causal=by == seen,
-                scale=scale,
-            )
-            if by == seen:
-                out[:, :, by], lse[:, :, by] = part, part_lse
-            else:
-                share = torch.sigmoid(part_lse - lse[:, :, by])[..., None].to(out.dtype)
-                out[:, :, by] += (part - out[:, :, by]) * share
-                lse[:, :, by] = torch.logaddexp(lse[:, :, by], part_lse)
+        for group in layout.triangles:
+            inputs = [group.beside(x) for x in (query, keys, values)]
+            part, part_lse = _forward(*inputs, causal=True, scale=scale)
+            group.put_back(part, into=out)
+            group.put_back(part_lse[..., None], into=lse[..., None])
+        for seen, by in layout.rectangles:
+            inputs = [query[:, :, by], keys[:, :, seen], values[:, :, seen]]
+            part, part_lse = _forward(*inputs, causal=False, scale=scale)
+            share = torch.sigmoid(part_lse - lse[:, :, by])[..., None].to(out.dtype)
+            out[:, :, by] += (part - out[:, :, by]) * share
+            lse[:, :, by] = torch.logaddexp(lse[:, :, by], part_lse)
         ctx.save_for_backward(query, key, value, out, lse)
-        ctx.layout, ctx.scale, ctx.groups = layout, scale, groups
+        ctx.layout, ctx.scale = layout, scale
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, out, lse = ctx.saved_tensors
-        keys, values = (x.repeat_interleave(ctx.groups, 1) for x in (key, value))
-        grad = grads[0].contiguous()
-        to_query, to_keys, to_values = (torch.zeros_like(x) for x in (query, keys, values))
-        for seen, by in _parts(ctx.layout):
-            parts = _backward(
-                grad[:, :, by],
-                (query[:, :, by], keys[:, :, seen], values[:, :, seen]),
-                out=out[:, :, by],
-                lse=lse[:, :, by],
-                causal=by == seen,
+        keys, values = _for_each_head(query, key, value)
+        by_queries, by_keys = (query, grads[0].contiguous(), out), (keys, values)
+        totals = [torch.empty_like(x) for x in (query, keys, values)]
+        for group in ctx.layout.triangles:
+            found = _backward(
+                [group.beside(x) for x in by_queries],
+                [group.beside(x) for x in by_keys],
+                lse=group.beside(lse[..., None])[..., 0],
+                causal=True,
                 scale=ctx.scale,
             )
-            for total, part, at in zip(
-                (to_query, to_keys, to_values), parts, (by, seen, seen), strict=True
-            ):
+            for total, part in zip(totals, found, strict=True):
+                group.put_back(part, into=total)
+        for seen, by in ctx.layout.rectangles:
+            found = _backward(
+                [x[:, :, by] for x in by_queries],
+                [x[:, :, seen] for x in by_keys],
+                lse=lse[:, :, by],
+                causal=False,
+                scale=ctx.scale,
+            )
+            for total, part, at in zip(totals, found, (by, seen, seen), strict=True):
                 total[:, :, at] += part
-        to_key, to_value = (x.unflatten(1, (-1, ctx.groups)).sum(2) for x in (to_keys, to_values))
-        return to_query, to_key, to_value, None, None
+        groups = query.shape[1] // key.shape[1]
+        to_key, to_value = (x.unflatten(1, (-1, groups)).sum(2) for x in totals[1:])
+        return totals[0], to_key, to_value, None, None
 
 
-def _parts(layout: list[Run]) -> Iterator[tuple[slice, slice]]:
-    """Keys, and the queries that see them: first all triangles, then the rectangles."""
-    for run in layout:
-        own = slice(run.start, run.stop)
-        yield own, own
-    for run in layout:
-        if run.end > run.stop:
-            yield slice(run.start, run.stop), slice(run.stop, run.end)
+def _for_each_head(query: Tensor, *shared: Tensor) -> list[Tensor]:
+    """Keys and values that several heads share, once for each of them."""
+    groups = query.shape[1] // shared[0].shape[1]
+    return [x.repeat_interleave(groups, 1) if groups > 1 else x for x in shared]
 
 
 def _forward(
@@ -142,32 +167,33 @@ def _forward(
 
 
 def _backward(
-    grad: Tensor,
-    inputs: tuple[Tensor, Tensor, Tensor],
+    by_queries: Sequence[Tensor],
+    by_keys: Sequence[Tensor],
     *,
-    out: Tensor,
     lse: Tensor,
     causal: bool,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value, the inputs, through these keys alone."""
-    query, key, _ = inputs
+) -> Sequence[Tensor]:
+    """Gradients of query, key and value through these keys alone.
+
+    Args: `by_queries`, query, gradient of the output, output; `by_keys`, key and value.
+    """
+    (query, grad, out), (key, value) = by_queries, by_keys
     if query.device.type == "cpu":
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            grad, *inputs, out, lse, 0.0, causal, scale=scale
+            grad, query, key, value, out, lse, 0.0, causal, scale=scale
         )
     if _fits_flash(query):
         sizes = query.shape[2], key.shape[2]
         no_seed = query.new_zeros(2, dtype=torch.uint64)
         return torch.ops.aten._scaled_dot_product_flash_attention_backward(
-            grad,
-            *inputs,
+            *(grad, query, key, value),
             out.contiguous(),
             lse.contiguous(),
             *(None, None, *sizes, 0.0, causal, no_seed, no_seed[0]),
             scale=scale,
         )
-    return plain_backward(grad, inputs, out=out, lse=lse, causal=causal, scale=scale)
+    return plain_backward(grad, (query, key, value), out=out, lse=lse, causal=causal, scale=scale)
 
 
 def _fits_flash(query: Tensor) -> bool:
@@ -216,8 +242,9 @@ def plain_backward(
 
 
 def _chunks(query: Tensor) -> Iterator[tuple[int, Tensor]]:
-    for first in range(0, query.shape[2], _ROWS):
-        yield first, query[:, :, first : first + _ROWS]
+    size = max(_ROWS // query.shape[0], 1)
+    for first in range(0, query.shape[2], size):
+        yield first, query[:, :, first : first + size]
 
 
 def _scores(query: Tensor, key: Tensor, *, first: int | None, scale: float) -> Tensor:
