@@ -9,8 +9,8 @@ everything else: what a message or a passage says of control tokens stays text.
 
 import copy
 import re
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,9 @@ from mem1.types import Message
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
+
+_SHORT = 64
+"""Characters of a text that is remembered with its ids."""
 
 _PRIVATE_USE = range(0xE000, 0xF900)
 """Code points without a meaning, out of which one is chosen to mark a place."""
@@ -109,14 +112,12 @@ class HFRenderer:
         return tuple(ids)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self._plain.encode(text, add_special_tokens=False).ids)
+        return self._remembered(text) if len(text) <= _SHORT else self._encode(text)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        text = self._tokenizer.decode(
-            list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-        assert isinstance(text, str)
-        return text
+        if len(token_ids) == 1:
+            return self._piece(token_ids[0])
+        return self._decode(list(token_ids), skip_special_tokens=False)
 
     def _template(
         self, messages: Sequence[Message], contents: Sequence[str], *, reply: bool
@@ -134,6 +135,23 @@ class HFRenderer:
         )
         assert isinstance(rendered, str)
         return _OPENED_STATE.sub("", rendered)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._plain.encode(text, add_special_tokens=False).ids)
+
+    @cached_property
+    def _remembered(self) -> Callable[[str], tuple[int, ...]]:
+        """Ids of texts that come again, as tags and hints do in every turn."""
+        return lru_cache(maxsize=1024)(self._encode)
+
+    @cached_property
+    def _decode(self) -> Callable[..., str]:
+        return self._tokenizer.backend_tokenizer.decode
+
+    @cached_property
+    def _piece(self) -> Callable[[int], str]:
+        """Text of one id; there are no more than the vocabulary has."""
+        return cache(lambda token_id: self._decode([token_id], skip_special_tokens=False))
 
     @cached_property
     def _control_tokens(self) -> tuple[str, ...]:
