@@ -12,6 +12,7 @@ from mem1.engines import ScriptedEngine
 from mem1.errors import BudgetError, ConfigError, DataError, EngineError, StoreError
 from mem1.rewards import ExactMatchReward
 from mem1.rollout import Job, TrajectoryStore, collect, latest, read_trajectories
+from mem1.rollout import store as store_module
 from mem1.rollout.store import dump_trajectory, load_trajectory
 
 
@@ -47,6 +48,21 @@ def test_a_torn_tail_loses_only_itself_and_writing_goes_on(tmp_path, missing):
         assert list(store.done.values()) == [first]
         store.append(second)
     assert list(read_trajectories(path)) == [first, second]
+
+
+def test_a_record_outlives_its_process_and_the_disk_is_asked_once_a_second(tmp_path, monkeypatch):
+    now, synced = [0.0], []
+    monkeypatch.setattr(store_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(store_module.os, "fsync", lambda _: synced.append(now[0]))
+    path = tmp_path / "trajectories.jsonl"
+    with TrajectoryStore(path) as store:
+        for number, second in enumerate([0.0, 0.9, 1.0, 1.5, 2.0]):
+            now[0] = second
+            store.append(replace(trajectory(), sample=number))
+            assert len(path.read_bytes().splitlines()) == number + 1
+        assert synced == [1.0, 2.0]
+    store.close()
+    assert synced == [1.0, 2.0, 2.0]
 
 
 def test_every_cut_of_the_last_record_loads(tmp_path):

@@ -8,6 +8,7 @@ from turn to turn. A line torn by a crash loses only itself; a second writer is 
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -22,6 +23,10 @@ from mem1.types import FAILURES, SCHEMA_VERSION, Segment, Trajectory, Turn
 
 Key = tuple[str, int, str]
 """Task id, sample, context policy: what makes a trajectory one of its kind in a run."""
+
+
+_SYNC_EVERY_S = 1.0
+"""Waiting for the disk after every record would cost more than a small model takes to write it."""
 
 
 def key_of(trajectory: Trajectory) -> Key:
@@ -103,6 +108,7 @@ class TrajectoryStore:
             raise StoreError(
                 f"{path} is being written by another process: wait for it, or use another folder"
             ) from error
+        self._synced = time.monotonic()
         self._drop_torn_line()
         self.done = {
             key: trajectory
@@ -112,15 +118,24 @@ class TrajectoryStore:
         """What needs no second run, by key."""
 
     def append(self, trajectory: Trajectory) -> None:
-        """Write one record; it's on disk when this returns."""
+        """Write one record: whatever becomes of this process, it's kept. A machine that fails may
+        lose those of the last second, which are then owed again."""
         self._file.write(dump_trajectory(trajectory) + b"\n")
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if time.monotonic() - self._synced >= _SYNC_EVERY_S:
+            self._sync()
         if trajectory.stop_reason not in FAILURES:
             self.done[key_of(trajectory)] = trajectory
 
     def close(self) -> None:
-        self._file.close()
+        """Everything is on disk when this returns; calling twice is harmless."""
+        if not self._file.closed:
+            self._sync()
+            self._file.close()
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
