@@ -134,6 +134,22 @@ def test_old_probabilities_are_computed_only_if_the_weights_move_before_they_are
     assert (found.old_logprobs_T is not None) == scored
 
 
+@pytest.mark.parametrize("kind", ["separate", "head"])
+def test_one_update_needs_values_alone_and_they_are_those_of_scores(tiny, kind):
+    found = []
+    for epochs in (1, 2):
+        config = train_config(
+            "ppo", critic=CriticConfig(kind=kind), loss=LossConfig(), epochs=epochs
+        )
+        policy = valued(tiny_policy(tiny, config))
+        found.append(gather(groups(3), policy=policy, config=config))
+    once, twice = found
+    assert once.old_logprobs_T is None
+    assert twice.old_logprobs_T is not None
+    assert np.array_equal(once.values_T, twice.values_T)
+    assert np.abs(once.values_T).max() > 0.1
+
+
 def test_scores_do_not_depend_on_the_rows(tiny):
     found = []
     for row_tokens in (80, 5000):

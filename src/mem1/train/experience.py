@@ -16,6 +16,7 @@ from mem1.packing import PackedBatch, SampledTokens, pack, sampled_tokens
 from mem1.train import advantages
 from mem1.train.config import TrainConfig
 from mem1.train.policy import Policy
+from mem1.train.shaping import shaped
 from mem1.types import Trajectory
 
 
@@ -36,6 +37,8 @@ class Experience:
 
     tokens: SampledTokens
     mini_batches: tuple[MiniBatch, ...]
+    rewards_B: np.ndarray
+    """What is learned from, `train.shaping` included; shape (B,)."""
     advantages_T: np.ndarray
     old_logprobs_T: np.ndarray | None
     """Under the weights before the first update; None where that one's own are they."""
@@ -54,12 +57,14 @@ def gather(
     tokens = sampled_tokens(trajectories)
     mini_batches = split(trajectories, tokens=tokens, config=config)
     group_B = np.array([trajectory.task.id for trajectory in trajectories])
-    rewards_B = np.array([trajectory.reward for trajectory in trajectories])
+    rewards_B = np.array([shaped(t, config=config.shaping) for t in trajectories], np.float64)
     rows = [row for mini_batch in mini_batches for row in mini_batch.rows]
     several = len(mini_batches) * config.epochs > 1
     old_T, values_T = None, None
-    if several or config.critic or (config.loss.kl and config.loss.kl_in == "reward"):
+    if several or (config.loss.kl and config.loss.kl_in == "reward"):
         old_T, values_T = _score(policy, rows, tokens=tokens)
+    elif config.critic:
+        values_T = _values(policy, rows, tokens=tokens)
     ref_T = _reference(policy, rows, tokens=tokens) if config.loss.kl else None
     advantages_T, returns_T = _advantages(
         rewards_B, tokens=tokens, group_B=group_B, scored=(old_T, ref_T, values_T), config=config
@@ -67,6 +72,7 @@ def gather(
     return Experience(
         tokens=tokens,
         mini_batches=mini_batches,
+        rewards_B=rewards_B,
         advantages_T=advantages_T,
         old_logprobs_T=old_T,
         ref_logprobs_T=ref_T,
@@ -121,6 +127,14 @@ def _score(
                 assert scores.values_T is not None
                 values_T[row.index] = scores.values_T.double().cpu()
     return logprobs_T, values_T
+
+
+def _values(policy: Policy, rows: Sequence[PackedBatch], *, tokens: SampledTokens) -> np.ndarray:
+    values_T = np.zeros(tokens.num_tokens)
+    with torch.no_grad():
+        for row in rows:
+            values_T[row.index] = policy.values(row).double().cpu()
+    return values_T
 
 
 def _reference(policy: Policy, rows: Sequence[PackedBatch], *, tokens: SampledTokens) -> np.ndarray:

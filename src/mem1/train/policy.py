@@ -58,9 +58,13 @@ class Policy:
         """Log-probabilities, entropy and, if there's a critic, values at a row's targets."""
         if self.critic is None:
             return score(self.model, row, temperature_T=temperature_T, value_head=self.value_head)
-        assert self.value_head is not None
         scores = score(self.model, row, temperature_T=temperature_T)
-        return replace(scores, values_T=values(self.critic, row, value_head=self.value_head))
+        return replace(scores, values_T=self.values(row))
+
+    def values(self, row: PackedBatch) -> Tensor:
+        """What the critic says at a row's targets, shape (T_row,)."""
+        assert self.value_head is not None
+        return values(self.critic or self.model, row, value_head=self.value_head)
 
     def ref_logprobs(self, row: PackedBatch, *, temperature_T: Tensor) -> Tensor:
         """Log-probabilities under the reference at a row's targets, shape (T_row,)."""
