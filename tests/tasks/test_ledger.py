@@ -17,6 +17,8 @@ from mem1.tasks.ledger import (
     ledger_of,
     ledger_task,
     ledger_tasks,
+    read_entries,
+    write_notes,
 )
 from mem1.text import parse_reply
 from mem1.types import Objective, Task
@@ -253,3 +255,35 @@ def test_another_task_is_refused_by_what_it_lacks():
 def test_a_ledger_knows_its_answers():
     assert isinstance(ledger_of(LOOKUP), Ledger)
     assert ledger_of(LOOKUP).answers == ("100", "101")
+
+
+def test_each_family_says_what_must_survive_each_turn():
+    needed = {}
+    for family in FAMILIES:
+        (task,) = tasks(family=family, num_objectives=2, num_values=128, count=1)
+        ledger = ledger_of(task)
+        needed[family] = ledger.needed_bits, ledger.needed_tokens
+    one_more_each = (0.0, 7.0, 14.0), (0, 2, 4)
+    assert needed == {
+        "lookup": one_more_each,
+        "chain": one_more_each,
+        "update": one_more_each,
+        "aggregate": ((0.0, 7.0, 7.0, 14.0, 14.0), (0, 2, 2, 4, 4)),
+    }
+
+
+def test_what_must_survive_is_what_the_perfect_expert_writes():
+    (task,) = tasks(num_objectives=4, count=1)
+    words = [len(said.split("</think>")[0].split()) - 1 for said in replies(task, max_turns=9)]
+    assert [count - 1 for count in words[:-1]] + words[-1:] == list(ledger_of(task).needed_tokens)
+
+
+def test_notes_are_read_as_they_were_written():
+    held = {"kami": "142", "lone": "117"}
+    assert dict(read_entries(write_notes(held, query="soru"))) == held
+    assert write_notes({}) == "<think> unknown</think>"
+
+
+def test_a_number_belongs_to_the_name_before_it():
+    text = "Kami is 142, lone soru: 7; 99 vanished"
+    assert read_entries(text) == [("kami", "142"), ("soru", "7")]

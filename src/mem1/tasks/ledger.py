@@ -2,12 +2,15 @@
 
     LedgerConfig, number -> ledger_task -> Task -> ledger_of -> Ledger
     Ledger, Imperfections -> demonstrate -> the replies of an expert that has these failings
+    {name: value} -> write_notes -> an internal state;  text -> read_entries -> [(name, value)]
 
 Names have values, and only a query for a name shows its page. The world is small on purpose: a
 few hundred words, so that a policy of a hundred thousand parameters can live in it.
 """
 
+import math
 import random
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
@@ -19,6 +22,7 @@ from mem1.types import Objective, Task
 
 _SYLLABLES = ("ka", "mi", "lo", "ne", "ru", "ti", "so", "va", "de", "pu")
 NAMES = tuple(first + last for first in _SYLLABLES for last in _SYLLABLES if first != last)
+_NAMES = frozenset(NAMES)
 VALUES = tuple(str(value) for value in range(100, 300))
 """Three digits: a value is never mistaken for a number of turns."""
 MOST_OBJECTIVES = 32
@@ -81,6 +85,18 @@ class Ledger:
     def answers(self) -> tuple[str, ...]:
         return tuple(self.memory[-1].values())
 
+    @property
+    def needed_bits(self) -> tuple[float, ...]:
+        """Least information that must survive once t pages are read, t = 0 … len(queries), in
+        bits: log2(num_values) for each value held. The prompt tells whose values they are."""
+        return tuple(len(held) * math.log2(self.num_values) for held in self.memory)
+
+    @property
+    def needed_tokens(self) -> tuple[int, ...]:
+        """The same in the reference encoding, `name value`: a token for each word, without tags,
+        as the ledger's own tokenizer counts."""
+        return tuple(2 * len(held) for held in self.memory)
+
     def news(self, read: int) -> dict[str, str]:
         """What the page read last, number `read` counted from 1, adds or changes."""
         before = self.memory[read - 1]
@@ -131,11 +147,18 @@ def ledger_task(config: LedgerConfig, *, num_objectives: int, number: int) -> Ta
     )
 
 
+_KNOWN = frozenset({"queries", "pages", "memory", "num_values"})
+
+
+def is_ledger(task: Task) -> bool:
+    """Whether it's a task of the ledger."""
+    return set(task.metadata) >= _KNOWN
+
+
 def ledger_of(task: Task) -> Ledger:
     """What an expert knows of a task. Raises: DataError if it's not a task of the ledger."""
     known: Mapping[str, Any] = task.metadata
-    missing = {"queries", "pages", "memory", "num_values"} - set(known)
-    if missing:
+    if missing := _KNOWN - set(known):
         raise DataError(
             f"task {task.id!r} is not of the ledger: its metadata lack {', '.join(sorted(missing))}"
         )
@@ -282,15 +305,14 @@ def demonstrate(
     for turns_left in range(max_turns, 0, -1):
         news = ledger.news(read) if fresh else {}
         notes = _worn({**held, **news}, rng=rng, faults=faults, num_values=ledger.num_values)
-        entries = [word for entry in notes.items() for word in entry]
         owed = ledger.queries[read:]
         if not owed or turns_left == 1 or rng.random() < early:
             answers = "; ".join(notes.get(name, UNKNOWN) for name in ledger.memory[-1])
-            return [*replies, _reply(*entries, action=ANSWER_TAG, argument=answers)]
+            return [*replies, write_notes(notes) + _act(ANSWER_TAG, answers)]
         spare = turns_left > len(owed) + 1
         fresh = not (notes and spare and rng.random() < faults.redundant)
         query = owed[0] if fresh else rng.choice(list(notes))
-        reply = _reply(*entries, owed[0], action=SEARCH, argument=query)
+        reply = write_notes(notes, query=owed[0]) + _act(SEARCH, query)
         read += fresh
         if fresh and rng.random() < faults.format_slip:
             reply = reply.replace(close_tag(STATE_TAG), "")
@@ -311,9 +333,33 @@ def _worn(
     }
 
 
-def _reply(*words: str, action: str, argument: str) -> str:
+def write_notes(held: Mapping[str, str], *, query: str | None = None) -> str:
+    """An internal state in the reference encoding: the entries, then the name searched for.
+
+    >>> write_notes({"kami": "142"}, query="lone")
+    '<think> kami 142 lone</think>'
+    """
+    words = [word for entry in held.items() for word in entry] + ([query] if query else [])
     notes = "".join(f" {word}" for word in words or (UNKNOWN,))
-    return (
-        f"{open_tag(STATE_TAG)}{notes}{close_tag(STATE_TAG)}"
-        f"{open_tag(action)} {argument}{close_tag(action)}"
-    )
+    return f"{open_tag(STATE_TAG)}{notes}{close_tag(STATE_TAG)}"
+
+
+def read_entries(text: str) -> list[tuple[str, str]]:
+    """Every name of the ledger with the number that follows it before another name, in order.
+
+    >>> read_entries("kami is 142; lone soru = 117")
+    [('kami', '142'), ('soru', '117')]
+    """
+    entries: list[tuple[str, str]] = []
+    name = None
+    for word in re.findall(r"[a-z]+|[0-9]+", text.lower()):
+        if word in _NAMES:
+            name = word
+        elif word.isdigit() and name:
+            entries.append((name, word))
+            name = None
+    return entries
+
+
+def _act(action: str, argument: str) -> str:
+    return f"{open_tag(action)} {argument}{close_tag(action)}"
