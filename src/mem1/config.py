@@ -141,6 +141,8 @@ class RunSettings:
     mode: SamplingMode = "reencode"
     """How contexts reach the model: encoded anew each turn, or each token once (`carry`: local
     engine only; the model's window then bounds all tokens of an episode)."""
+    state_budget: bool = False
+    """Whether the task prompt states the cap on the internal state."""
     reward: str = "em"
     """`em` or `f1`, summed over the objectives, or `package.module:Class` for your own."""
 

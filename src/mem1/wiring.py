@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mem1.chat import ByteRenderer, Renderer
@@ -27,7 +28,8 @@ from mem1.config import (
 from mem1.context import ContextPolicy, check_window
 from mem1.engines import Engine
 from mem1.envs import Env, QAEnv
-from mem1.envs.ledger import LedgerEnv
+from mem1.envs.ledger import LEDGER_BUDGET_PROMPT, LEDGER_PROMPT, LedgerEnv
+from mem1.envs.prompts import QA_BUDGET_PROMPT, QA_PROMPT
 from mem1.errors import BudgetError, ConfigError, MissingExtraError, ModelError
 from mem1.rollout import Agent, Job
 from mem1.tasks import compose, load_tasks
@@ -153,7 +155,8 @@ def open_world(
     Raises: ConfigError if questions are asked and there's no retriever.
     """
     if isinstance(config.tasks, LedgerTasks):
-        return LedgerEnv
+        prompt = LEDGER_BUDGET_PROMPT if config.run.state_budget else LEDGER_PROMPT
+        return partial(LedgerEnv, prompt=prompt)
     return question_world(config, on_progress=on_progress)
 
 
@@ -167,7 +170,11 @@ def question_world(
             "corpus"
         )
     retriever = open_retriever(config.retriever, on_progress=on_progress)
-    return QAWorld(retriever=retriever, top_k=config.retriever.top_k)
+    return QAWorld(
+        retriever=retriever,
+        top_k=config.retriever.top_k,
+        prompt=QA_BUDGET_PROMPT if config.run.state_budget else QA_PROMPT,
+    )
 
 
 def open_retriever(
@@ -189,7 +196,7 @@ def compose_tasks(config: TasksConfig | LedgerTasks, *, limit: int | None = None
         count = config.count if limit is None else min(config.count, limit)
         return [
             task
-            for number in config.num_objectives
+            for number in dict.fromkeys(config.num_objectives)
             for task in ledger_tasks(config, num_objectives=number, count=count, start=config.start)
         ]
     if not config.files:
@@ -203,7 +210,7 @@ def compose_tasks(config: TasksConfig | LedgerTasks, *, limit: int | None = None
         return loaded[:most]
     return [
         task
-        for number in config.num_objectives
+        for number in dict.fromkeys(config.num_objectives)
         for task in compose(loaded, num_objectives=number, seed=config.seed, limit=most)
     ]
 
@@ -214,9 +221,11 @@ class QAWorld:
 
     retriever: Retriever
     top_k: int
+    prompt: str = QA_PROMPT
 
     def __call__(self, task: Task) -> Env:
-        return QAEnv(task, tools=[SearchTool(self.retriever, top_k=self.top_k)])
+        tool = SearchTool(self.retriever, top_k=self.top_k)
+        return QAEnv(task, tools=[tool], prompt=self.prompt)
 
 
 def plan_jobs(

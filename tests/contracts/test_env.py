@@ -7,12 +7,17 @@ from dataclasses import dataclass
 import pytest
 
 from mem1.envs import Env, Observation, QAEnv
+from mem1.envs.ledger import LedgerEnv
+from mem1.tasks.ledger import LedgerConfig, ledger_task
 from mem1.types import Action, Fault, Objective, Task
 
 TASK = Task(
     id="t",
     objectives=tuple(Objective(question=q, answers=("x",)) for q in ("Who</think>?", "When?")),
 )
+
+
+CAPS = {"max_turns": 6, "state_tokens": 40}
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,17 @@ class Echo:
         return argument
 
 
-@pytest.fixture(params=[lambda: QAEnv(TASK, tools=[Echo()])], ids=["qa"])
+PAGES = ledger_task(LedgerConfig(), num_objectives=2, number=0)
+ENVS = {"qa": lambda: QAEnv(TASK, tools=[Echo()]), "ledger": lambda: LedgerEnv(PAGES)}
+
+
+@pytest.fixture(params=ENVS.values(), ids=ENVS)
 def make_env(request) -> Callable[[], Env]:
     return request.param
 
 
 def test_it_starts_with_a_prompt_that_is_the_same_every_time(make_env):
-    one, two = (asyncio.run(make_env().start(max_turns=6)) for _ in range(2))
+    one, two = (asyncio.run(make_env().start(**CAPS)) for _ in range(2))
     assert one == two != ""
     assert "Who</think>" not in one
 
@@ -37,14 +46,14 @@ def test_it_starts_with_a_prompt_that_is_the_same_every_time(make_env):
 def test_its_actions_are_tag_names_and_do_not_change(make_env):
     env = make_env()
     before = env.actions
-    asyncio.run(env.start(max_turns=6))
+    asyncio.run(env.start(**CAPS))
     assert env.actions == before
     assert len(set(before)) == len(before) > 0
 
 
 def test_every_action_and_none_bring_an_observation(make_env):
     async def replies(env):
-        await env.start(max_turns=6)
+        await env.start(**CAPS)
         none = await env.step(None, faults=(Fault.NO_ACTION,))
         acted = [await env.step(Action(name=name, argument="x"), faults=()) for name in env.actions]
         await env.close()

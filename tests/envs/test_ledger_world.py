@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from mem1.envs.base import Observation
-from mem1.envs.ledger import LedgerEnv
+from mem1.envs.ledger import LEDGER_BUDGET_PROMPT, LedgerEnv
 from mem1.errors import DataError
 from mem1.tasks.ledger import LedgerConfig, ledger_of, ledger_task
 from mem1.text import neutralise
@@ -15,18 +15,28 @@ TASK = ledger_task(LedgerConfig(num_distractors=1), num_objectives=2, number=0)
 LEDGER = ledger_of(TASK)
 
 
+def start(env):
+    return asyncio.run(env.start(max_turns=4, state_tokens=24))
+
+
 def step(action):
     return asyncio.run(LedgerEnv(TASK).step(action, faults=()))
 
 
 def test_the_prompt_names_what_is_asked_and_tells_no_value():
-    prompt = asyncio.run(LedgerEnv(TASK).start(max_turns=4))
+    prompt = start(LedgerEnv(TASK))
     assert prompt == f"Find the values of {' '.join(LEDGER.queries)}\n"
 
 
 def test_another_prompt_may_tell_the_turns():
     env = LedgerEnv(TASK, prompt="{max_turns} turns: {question}")
-    assert asyncio.run(env.start(max_turns=4)) == f"4 turns: {' '.join(LEDGER.queries)}"
+    assert start(env) == f"4 turns: {' '.join(LEDGER.queries)}"
+
+
+def test_another_prompt_states_the_cap_on_the_notes():
+    prompt = start(LedgerEnv(TASK, prompt=LEDGER_BUDGET_PROMPT))
+    names = " ".join(LEDGER.queries)
+    assert prompt == f"Find the values of {names} with notes of 24 tokens\n"
 
 
 @pytest.mark.parametrize("name", LEDGER.queries)

@@ -7,6 +7,7 @@ import pytest
 
 from mem1.envs import QAEnv
 from mem1.envs.base import Observation
+from mem1.envs.prompts import QA_BUDGET_PROMPT, QA_PROMPT
 from mem1.errors import ConfigError, ToolError
 from mem1.text import neutralise
 from mem1.types import Action, Objective, Task
@@ -27,7 +28,7 @@ class Echo:
 
 
 def start(env):
-    return asyncio.run(env.start(max_turns=6))
+    return asyncio.run(env.start(max_turns=6, state_tokens=40))
 
 
 def step(env, action):
@@ -35,8 +36,18 @@ def step(env, action):
 
 
 def test_the_questions_stand_in_the_prompt_and_braces_are_theirs():
-    env = QAEnv(task("Is {question} {max_turns}", "B?"), tools=[], prompt="{max_turns}: {question}")
-    assert start(env) == "6: Is {question} {max_turns}?; B?"
+    asked = task("Is {question} {max_turns} {state_tokens}", "B?")
+    env = QAEnv(asked, tools=[], prompt="{max_turns}, {state_tokens}: {question}")
+    assert start(env) == "6, 40: Is {question} {max_turns} {state_tokens}?; B?"
+
+
+def test_a_prompt_may_state_the_cap_on_the_notes():
+    plain, stated = (
+        start(QAEnv(task("A?"), tools=[], prompt=prompt))
+        for prompt in (QA_PROMPT, QA_BUDGET_PROMPT)
+    )
+    rule = "Notes of more than 40 tokens, tags included, are not kept.\n"
+    assert stated.replace(rule, "") == plain != stated
 
 
 def test_prompts_of_two_tasks_are_equal_up_to_the_question():

@@ -47,7 +47,7 @@ class Gossip:
     actions: tuple[str, ...] = ("search", "answer")
     rng: random.Random = field(default_factory=lambda: random.Random(0))
 
-    async def start(self, *, max_turns: int) -> str:
+    async def start(self, *, max_turns: int, state_tokens: int) -> str:
         return self.task.objectives[0].question
 
     async def step(self, action, *, faults) -> Observation:

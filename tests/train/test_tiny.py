@@ -12,7 +12,7 @@ from mem1.chat import split_reply
 from mem1.chat.hf import HFRenderer
 from mem1.context import Budget, InternalState
 from mem1.engines.local import LocalEngine
-from mem1.envs.ledger import LedgerEnv
+from mem1.envs.ledger import LEDGER_BUDGET_PROMPT, LedgerEnv
 from mem1.errors import ConfigError
 from mem1.rewards import ExactMatchReward
 from mem1.rollout import Agent, run_episode
@@ -56,7 +56,8 @@ def test_a_reply_has_one_token_a_word_and_tag():
 @pytest.mark.parametrize("family", ["lookup", "chain", "update", "aggregate"])
 def test_every_word_of_the_world_is_a_token(family):
     task = ledger_task(LedgerConfig(family=family, num_distractors=2), num_objectives=8, number=0)
-    said = [asyncio.run(LedgerEnv(task).start(max_turns=9)), *ledger_of(task).pages.values()]
+    env = LedgerEnv(task, prompt=LEDGER_BUDGET_PROMPT)
+    said = [asyncio.run(env.start(max_turns=9, state_tokens=24)), *ledger_of(task).pages.values()]
     words = [len(text.split()) for text in said]
     words[0] += 1  # the newline that ends the prompt
     assert [len(pieces(text)) for text in said] == words

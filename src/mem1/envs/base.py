@@ -27,8 +27,8 @@ class Env(Protocol):
         """Names of the actions that exist; `answer` among them if the agent may answer."""
         ...
 
-    async def start(self, *, max_turns: int) -> str:
-        """The task prompt."""
+    async def start(self, *, max_turns: int, state_tokens: int) -> str:
+        """The task prompt. Args: `state_tokens`, cap on the internal state, tags included."""
         ...
 
     async def step(self, action: Action | None, *, faults: tuple[Fault, ...]) -> Observation:

@@ -10,6 +10,8 @@ from mem1.types import Action, Fault, Task
 
 LEDGER_PROMPT = "Find the values of {question}\n"
 """Short: what a policy of a hundred thousand parameters reads at every turn."""
+LEDGER_BUDGET_PROMPT = "Find the values of {question} with notes of {state_tokens} tokens\n"
+"""States the cap on the internal state, its two tags included."""
 
 NOTHING = f"{FOUND} nothing"
 NO_ACTION = "no action"
@@ -19,7 +21,8 @@ class LedgerEnv:
     """An `Env` without tools and without chance: pages never change."""
 
     def __init__(self, task: Task, *, prompt: str = LEDGER_PROMPT) -> None:
-        """Args: `prompt`, with `{question}` where the questions go, and `{max_turns}` if wanted.
+        """Args: `prompt`, with `{question}` where the questions go and, if wanted, `{max_turns}`,
+        and `{state_tokens}` for the cap on the internal state.
 
         Raises: DataError if it's not a task of the ledger.
         """
@@ -30,9 +33,12 @@ class LedgerEnv:
     def actions(self) -> tuple[str, ...]:
         return SEARCH, ANSWER_TAG
 
-    async def start(self, *, max_turns: int) -> str:
-        questions = " ".join(self._ledger.questions)
-        return self._prompt.format(question=questions, max_turns=max_turns)
+    async def start(self, *, max_turns: int, state_tokens: int) -> str:
+        return self._prompt.format(
+            question=" ".join(self._ledger.questions),
+            max_turns=max_turns,
+            state_tokens=state_tokens,
+        )
 
     async def step(self, action: Action | None, *, faults: tuple[Fault, ...]) -> Observation:
         if action is None:

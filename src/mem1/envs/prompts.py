@@ -33,12 +33,15 @@ answer.</think>
 <answer>Poland; Jane Austen</answer>
 """
 
-QA_PROMPT = (
-    RULES
-    + EXAMPLES
-    + """
+QUESTION = """
 Question: {question}
 Now write <think>Known: nothing. I search for ...</think> and <search>...</search>, as in the \
 examples."""
-)
+
+QA_PROMPT = RULES + EXAMPLES + QUESTION
 """With worked examples in the very layout of the contexts: what a small model needs."""
+
+BUDGET_RULE = "Notes of more than {state_tokens} tokens, tags included, are not kept.\n"
+
+QA_BUDGET_PROMPT = RULES + BUDGET_RULE + EXAMPLES + QUESTION
+"""The same, and the cap on the internal state is stated."""

@@ -26,7 +26,8 @@ class QAEnv:
     """An `Env`: the agent calls tools until it answers all questions at once."""
 
     def __init__(self, task: Task, *, tools: Sequence[Tool], prompt: str = QA_PROMPT) -> None:
-        """Args: `prompt`, with `{question}` where the questions go, and `{max_turns}` if wanted.
+        """Args: `prompt`, with `{question}` where the questions go and, if wanted, `{max_turns}`,
+        and `{state_tokens}` for the cap on the internal state.
 
         Raises: ConfigError for a prompt without question, and for tools whose names clash.
         """
@@ -48,8 +49,9 @@ class QAEnv:
     def actions(self) -> tuple[str, ...]:
         return (*self._tools, ANSWER_TAG)
 
-    async def start(self, *, max_turns: int) -> str:
+    async def start(self, *, max_turns: int, state_tokens: int) -> str:
         prompt = self._prompt.replace("{max_turns}", str(max_turns))
+        prompt = prompt.replace("{state_tokens}", str(state_tokens))
         return prompt.replace("{question}", question_text(self._task))
 
     async def step(self, action: Action | None, *, faults: tuple[Fault, ...]) -> Observation:

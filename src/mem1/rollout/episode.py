@@ -145,7 +145,8 @@ def _score(reward: Reward, task: Task, *, episode: _Episode) -> RewardOutput:
 
 async def _play(episode: _Episode, *, on_turn: Callable[[Turn], None] | None) -> None:
     agent, env = episode.agent, episode.env
-    prompt = _prompt(await env.start(max_turns=agent.max_turns), renderer=agent.renderer)
+    text = await env.start(max_turns=agent.max_turns, state_tokens=agent.budget.internal_state)
+    prompt = _prompt(text, renderer=agent.renderer)
     if len(prompt.token_ids) > agent.budget.prompt:
         episode.stop_reason = StopReason.PROMPT_TOO_LONG
         return

@@ -10,7 +10,7 @@ the ledger, the tags and the hint, and bytes for all other text: nothing is unkn
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mem1.envs.ledger import LEDGER_PROMPT, NO_ACTION, NOTHING
+from mem1.envs.ledger import LEDGER_BUDGET_PROMPT, LEDGER_PROMPT, NO_ACTION, NOTHING
 from mem1.errors import ConfigError, MissingExtraError
 from mem1.rollout.episode import hint_text
 from mem1.tasks.ledger import FOUND, MOST, NAMES, NEXT, NOW, SEARCH, UNKNOWN, VALUES
@@ -104,4 +104,6 @@ def _world_texts() -> list[str]:
     own = "".join(tag(name) for name in tags for tag in (open_tag, close_tag))
     words = "".join(f" {word}" for word in (*NAMES, *VALUES, NOW, NEXT, MOST, UNKNOWN))
     hints = [hint_text(turns) for turns in range(_MOST_TURNS + 1)]
-    return [own, words, *hints, LEDGER_PROMPT.format(question=""), FOUND, NOTHING, NO_ACTION]
+    blank = dict.fromkeys(("question", "max_turns", "state_tokens"), "")
+    prompts = [prompt.format(**blank) for prompt in (LEDGER_PROMPT, LEDGER_BUDGET_PROMPT)]
+    return [own, words, *hints, *prompts, FOUND, NOTHING, NO_ACTION]

@@ -150,7 +150,7 @@ class _Replay:
         names = [_action(reply) for reply in self.transcript.replies]
         return tuple(dict.fromkeys([*filter(None, names), ANSWER_TAG]))
 
-    async def start(self, *, max_turns: int) -> str:
+    async def start(self, *, max_turns: int, state_tokens: int) -> str:
         return self.transcript.prompt
 
     async def step(self, action: Action | None, *, faults: tuple[Fault, ...]) -> Observation:
