@@ -32,6 +32,7 @@ from mem1.evals import EvalReport
 from mem1.files import atomic_write
 from mem1.tasks.ledger import Imperfections
 from mem1.train.config import DemonstrationsConfig
+from mem1.train.curriculum import Level
 from mem1.train.logbook import METRICS_FILE, read_metrics
 from mem1.train.sources import Source
 from mem1.train.trainer import train
@@ -68,11 +69,11 @@ class Rewritten:
     source: Source
     rewrite: Rewrite
 
-    def batch(self, step: int) -> list[Trajectory]:
-        return self.rewrite(self.source.batch(step))
+    def batch(self, step: int, *, level: Level) -> list[Trajectory]:
+        return self.rewrite(self.source.batch(step, level=level))
 
-    def validate(self, step: int) -> list[Trajectory]:
-        return self.source.validate(step)
+    def validate(self, step: int, *, level: Level) -> list[Trajectory]:
+        return self.source.validate(step, level=level)
 
     def forget_after(self, step: int) -> None:
         self.source.forget_after(step)

@@ -23,6 +23,7 @@ import orjson
 
 from mem1 import load_config
 from mem1.files import atomic_write
+from mem1.train.curriculum import Level
 from mem1.train.logbook import METRICS_FILE, read_metrics
 from mem1.train.sources import Source
 from mem1.train.trainer import train
@@ -51,14 +52,14 @@ class Shuffled:
 
     source: Source
 
-    def batch(self, step: int) -> list[Trajectory]:
-        trajectories = self.source.batch(step)
+    def batch(self, step: int, *, level: Level) -> list[Trajectory]:
+        trajectories = self.source.batch(step, level=level)
         rewards = [trajectory.reward for trajectory in trajectories]
         order = np.random.default_rng(step).permutation(len(rewards))
         return [replace(t, reward=rewards[i]) for t, i in zip(trajectories, order, strict=True)]
 
-    def validate(self, step: int) -> list[Trajectory]:
-        return self.source.validate(step)
+    def validate(self, step: int, *, level: Level) -> list[Trajectory]:
+        return self.source.validate(step, level=level)
 
     def forget_after(self, step: int) -> None:
         self.source.forget_after(step)

@@ -19,6 +19,7 @@ import orjson
 
 from mem1.chat.hf import HFRenderer
 from mem1.context import Budget, InternalState
+from mem1.engines import ScriptedEngine
 from mem1.engines.local import LocalEngine
 from mem1.envs.ledger import LedgerEnv
 from mem1.files import atomic_write
@@ -42,17 +43,17 @@ BATCH = 128
 
 
 def expert(renderer: HFRenderer) -> list[Trajectory]:
-    return asyncio.run(
-        demonstrations(
-            ledger_tasks(TASKS, num_objectives=NUM_OBJECTIVES, count=NUM_DEMONSTRATIONS),
-            renderer=renderer,
-            context=InternalState(),
-            budget=BUDGET,
-            turns_for=lambda _: MAX_TURNS,
-            faults=FAULTS,
-            seed=0,
-        )
+    agent = Agent(
+        engine=ScriptedEngine((), codec=renderer),
+        renderer=renderer,
+        context=InternalState(),
+        budget=BUDGET,
+        max_turns=MAX_TURNS,
     )
+    tasks = ledger_tasks(TASKS, num_objectives=NUM_OBJECTIVES, count=NUM_DEMONSTRATIONS)
+    reward = ExactMatchReward()
+    jobs = [Job(task=task, agent=agent, make_env=LedgerEnv, reward=reward) for task in tasks]
+    return asyncio.run(demonstrations(jobs, faults=FAULTS, seed=0))
 
 
 def sampled(folder: Path, renderer: HFRenderer) -> float:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mem1.config import LocalConfig, RunConfig, save_config
+from mem1.engines import ScriptedEngine
 from mem1.errors import ConfigError, DataError, StoreError
 from mem1.evals.run import TRAJECTORIES_FILE
 from mem1.files import atomic_write
@@ -25,6 +26,7 @@ from mem1.rollout.store import read_trajectories
 from mem1.settings import dump_toml, to_table
 from mem1.train.checks import check_mode, check_vocabulary
 from mem1.train.config import TrainConfig
+from mem1.train.curriculum import Level, levels_of
 from mem1.types import Task, Trajectory
 from mem1.wiring import compose_tasks, model_path, open_world, plan_jobs
 
@@ -95,6 +97,7 @@ def open_run(config: RunConfig, *, folder: Path, watcher: TrainWatcher) -> Itera
             folder=folder,
             learner=Learner.create(policy, config=settings),
             source=source,
+            levels=run_levels(config, settings),
             export=lambda target: _export(policy, renderer, config=config, folder=target),
             forget_computed=forget_computed,
             on_step=watcher.on_step,
@@ -140,6 +143,9 @@ def _check_rollouts(config: RunConfig, settings: TrainConfig) -> None:
             f"validation.kind = {config.validation.kind!r}: held-out tasks are of the world of the "
             f"others, tasks.kind = {config.tasks.kind!r}"
         )
+    for level in run_levels(config, settings):
+        if level.num_objectives is not None:
+            config.run.turns_for(level.num_objectives)
     (policy,) = config.policies()
     bound = policy.bound(config.budget)
     if bound is not None and bound > settings.row_tokens:
@@ -147,6 +153,15 @@ def _check_rollouts(config: RunConfig, settings: TrainConfig) -> None:
             f"train.row_tokens = {settings.row_tokens}, but a turn of {policy} takes up to {bound} "
             "tokens: raise it or lower the budget"
         )
+
+
+def run_levels(config: RunConfig, settings: TrainConfig) -> tuple[Level, ...]:
+    """The levels of a run's curriculum. Raises: ConfigError for ones that don't fit together."""
+    return levels_of(
+        settings.curriculum,
+        num_objectives=config.tasks.num_objectives,
+        internal_state=config.budget.internal_state,
+    )
 
 
 def _nothing() -> None:
@@ -181,12 +196,20 @@ class _Plan:
         self.on_done = watcher.on_done
 
     def __call__(
-        self, tasks: Sequence[Task], *, samples: int, seed: int, greedy: bool
+        self,
+        tasks: Sequence[Task],
+        *,
+        samples: int,
+        seed: int,
+        greedy: bool,
+        internal_state: int | None,
     ) -> list[Job]:
         config = self._config
+        cap = internal_state or config.budget.internal_state
         sampling = replace(config.sampling, seed=seed)
         config = replace(
             config,
+            budget=replace(config.budget, internal_state=cap),
             sampling=replace(sampling, temperature=0.0) if greedy else sampling,
             run=replace(config.run, samples=samples),
         )
@@ -257,20 +280,14 @@ def _expert(config: RunConfig, settings: TrainConfig, renderer: "HFRenderer") ->
 
     faults = settings.data.expert
     assert faults is not None
-    (context,) = config.policies()
+    # What the expert says is in no mode; afterwards it's in the run's.
+    run = replace(config.run, samples=1, mode="reencode", reward="em")
+    planned = replace(config, run=run)
+    engine, make_env = ScriptedEngine((), codec=renderer), open_world(config)
 
     def show(tasks: Sequence[Task], seed: int) -> list[Trajectory]:
-        shown = asyncio.run(
-            demonstrations(
-                tasks,
-                renderer=renderer,
-                context=context,
-                budget=config.budget,
-                turns_for=config.run.turns_for,
-                faults=faults,
-                seed=seed,
-            )
-        )
+        jobs = plan_jobs(planned, tasks=tasks, engine=engine, renderer=renderer, make_env=make_env)
+        shown = asyncio.run(demonstrations(jobs, faults=faults, seed=seed))
         return [replace(trajectory, mode=config.run.mode) for trajectory in shown]
 
     return Expert(tasks=compose_tasks(config.tasks), show=show, config=settings)

@@ -6,7 +6,11 @@ import pytest
 
 from mem1.chat import ByteRenderer
 from mem1.context import Budget, InternalState
+from mem1.engines import ScriptedEngine
+from mem1.envs.ledger import LedgerEnv
 from mem1.errors import DataError
+from mem1.rewards import ExactMatchReward
+from mem1.rollout import Agent, Job
 from mem1.tasks.ledger import PERFECT, Imperfections, LedgerConfig, ledger_tasks
 from mem1.train.demonstrations import demonstrations
 from mem1.types import Fault, Objective, Task
@@ -15,18 +19,19 @@ BUDGET = Budget(prompt=200, internal_state=100, action=100, observation=300)
 TASKS = ledger_tasks(LedgerConfig(), num_objectives=2, count=30)
 
 
+AGENT = Agent(
+    engine=ScriptedEngine((), codec=ByteRenderer()),
+    renderer=ByteRenderer(),
+    context=InternalState(),
+    budget=BUDGET,
+    max_turns=4,
+)
+
+
 def play(tasks=TASKS, *, faults=PERFECT, seed=0):
-    return asyncio.run(
-        demonstrations(
-            tasks,
-            renderer=ByteRenderer(),
-            context=InternalState(),
-            budget=BUDGET,
-            turns_for=lambda _: 4,
-            faults=faults,
-            seed=seed,
-        )
-    )
+    reward = ExactMatchReward()
+    jobs = [Job(task=task, agent=AGENT, make_env=LedgerEnv, reward=reward) for task in tasks]
+    return asyncio.run(demonstrations(jobs, faults=faults, seed=seed))
 
 
 def ids(trajectories):

@@ -162,8 +162,8 @@ class Spoiled:
     source: object
     step: int
 
-    def batch(self, step):
-        batch = self.source.batch(step)
+    def batch(self, step, *, level):
+        batch = self.source.batch(step, level=level)
         return [replace(t, reward=math.nan) for t in batch] if step == self.step else batch
 
     def __getattr__(self, name):
@@ -245,7 +245,7 @@ class Judged:
     source: object
     rewards: tuple[float, ...]
 
-    def validate(self, step):
+    def validate(self, step, *, level):
         return [replace(groups(1)[0], reward=self.rewards[step])]
 
     def __getattr__(self, name):

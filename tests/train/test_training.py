@@ -19,6 +19,7 @@ from mem1.errors import ConfigError, DataError, StoreError, UserError  # noqa: E
 from mem1.rollout.store import dump_trajectory  # noqa: E402
 from mem1.tasks.ledger import Imperfections  # noqa: E402
 from mem1.train.config import DemonstrationsConfig, OptimizerConfig  # noqa: E402
+from mem1.train.curriculum import Level  # noqa: E402
 from mem1.train.trainer import train  # noqa: E402
 from mem1.training import TrainWatcher, check_trainable, open_run, train_policy  # noqa: E402
 from mem1.types import Sampling  # noqa: E402
@@ -148,7 +149,8 @@ def test_the_expert_is_imitated_and_never_says_a_thing_twice(tiny, tmp_path):
     with open_run(config, folder=tmp_path / "run", watcher=TrainWatcher()) as run:
         ids = [
             sorted(
-                str([turn.completion.token_ids for turn in t.turns]) for t in run.source.batch(n)
+                str([turn.completion.token_ids for turn in t.turns])
+                for t in run.source.batch(n, level=Level())
             )
             for n in (1, 2, 3, 1)
         ]

@@ -90,6 +90,48 @@ class DemonstrationsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CurriculumConfig:
+    """`[train.curriculum]`: from what is easy to what is hard, level by level.
+
+    A level is a number of objectives, of `tasks.num_objectives`, and a cap on the internal state;
+    where only one of either is given, it's that of all levels.
+    """
+
+    threshold: float
+    """Mean exact match per objective, over the training episodes of `window` steps, with which a
+    run moves on; 0: after `window` steps, whatever they earned."""
+    window: int = 5
+    """Steps of a level that are looked at, the last ones."""
+    internal_state: tuple[int, ...] = ()
+    """Caps in tokens, in the order of the levels, at most `budget.internal_state`; empty: that."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ConfigError(f"train.curriculum.threshold = {self.threshold}: give 0 to 1")
+        if self.window < 1:
+            raise ConfigError(f"train.curriculum.window = {self.window}: give at least 1")
+        if min(self.internal_state, default=1) < 1:
+            raise ConfigError(
+                f"train.curriculum.internal_state = {list(self.internal_state)}: a cap is at "
+                "least 1 token"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapingConfig:
+    """`[train.shaping]`: what is learned from beside the task's own reward."""
+
+    length_penalty: float = 0.0
+    """Taken off for every 1,000 sampled tokens."""
+
+    def __post_init__(self) -> None:
+        if self.length_penalty < 0:
+            raise ConfigError(
+                f"train.shaping.length_penalty = {self.length_penalty}: give 0 or more"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """Everything about training but the agent and its world."""
 
@@ -122,10 +164,19 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     critic: CriticConfig | None = None
     loss: LossConfig = field(default_factory=LossConfig)
+    shaping: ShapingConfig = field(default_factory=ShapingConfig)
+    curriculum: CurriculumConfig | None = None
+    """None: all tasks and the whole budget, from the first step on."""
     lora: LoraConfig | None = None
     data: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
 
     def __post_init__(self) -> None:
+        self._check_sizes()
+        self._check_algorithm()
+        if self.algorithm == "sft":
+            self._check_imitation()
+
+    def _check_sizes(self) -> None:
         counts = {
             "steps": self.steps,
             "batch_size": self.batch_size,
@@ -145,6 +196,8 @@ class TrainConfig:
                 f"train.mini_batch_size = {self.mini_batch_size} does not divide "
                 f"train.batch_size = {self.batch_size}"
             )
+
+    def _check_algorithm(self) -> None:
         if self.algorithm in GROUPED and self.group_size < 2:
             raise ConfigError(
                 f"train.group_size = {self.group_size}: {self.algorithm} compares the rollouts of "
@@ -152,15 +205,13 @@ class TrainConfig:
             )
         if self.algorithm == "ppo" and self.critic is None:
             raise ConfigError("train.critic is missing: ppo needs one, add  [train.critic]")
-        if self.algorithm not in ("ppo",) and self.critic is not None:
+        if self.algorithm != "ppo" and self.critic is not None:
             raise ConfigError(f"train.critic: {self.algorithm} uses none, remove [train.critic]")
         if self.algorithm in GROUPED and self.loss.kl and self.loss.kl_in == "reward":
             raise ConfigError(
                 f"train.loss.kl_in = 'reward': {self.algorithm} has one advantage a trajectory, "
                 "set train.loss.kl_in = 'loss'"
             )
-        if self.algorithm == "sft":
-            self._check_imitation()
 
     def _check_imitation(self) -> None:
         files = bool(self.data.trajectories or self.data.transcripts)
@@ -177,3 +228,9 @@ class TrainConfig:
             )
         if self.loss.kl:
             raise ConfigError("train.loss.kl: sft has no reference, remove it")
+        if self.shaping != ShapingConfig():
+            raise ConfigError("train.shaping: sft learns from no reward, remove [train.shaping]")
+        if self.curriculum:
+            raise ConfigError(
+                "train.curriculum: sft earns nothing to move on with, remove [train.curriculum]"
+            )

@@ -1,10 +1,11 @@
 """WHERE A BATCH COMES FROM: episodes of the policy as it is, or what others have done.
 
-    step -> Rollouts.batch       -> [Trajectory], sampled now, stored in rollouts/
-    step -> Demonstrations.batch -> [Trajectory], read before
-    step -> Expert.batch         -> [Trajectory], of the ledger's own expert
+    step, level -> Rollouts.batch       -> [Trajectory], sampled now, stored in rollouts/
+    step        -> Demonstrations.batch -> [Trajectory], read before
+    step        -> Expert.batch         -> [Trajectory], of the ledger's own expert
 
-A batch is a function of the run's seed and the step alone, so that a resumed run goes on with it.
+A batch is a function of the run's seed, the step and the level alone, so that a resumed run goes on
+with it.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from mem1.errors import ConfigError, DataError, EngineError
 from mem1.rollout import Job, TrajectoryStore, collect
 from mem1.train.checks import check_sampled, name_of
 from mem1.train.config import GROUPED, TrainConfig
+from mem1.train.curriculum import Level
 from mem1.types import FAILURES, SamplingMode, Task, Trajectory
 
 ROLLOUTS, VALIDATION = "rollouts", "validation"
@@ -29,12 +31,13 @@ _T = TypeVar("_T")
 class Source(Protocol):
     """Gives what a run learns from and is judged by."""
 
-    def batch(self, step: int) -> list[Trajectory]:
+    def batch(self, step: int, *, level: Level) -> list[Trajectory]:
         """The trajectories of a step, those of a task side by side."""
         ...
 
-    def validate(self, step: int) -> list[Trajectory]:
-        """Those of held-out tasks after a step, or before the first one; none if there are none."""
+    def validate(self, step: int, *, level: Level) -> list[Trajectory]:
+        """Those of all held-out tasks after a step, or before the first one, under the level's cap;
+        none if there are none."""
         ...
 
     def forget_after(self, step: int) -> None:
@@ -43,10 +46,16 @@ class Source(Protocol):
 
 
 class Plan(Protocol):
-    """Makes the jobs of some tasks."""
+    """Makes the jobs of some tasks. Args: `internal_state`, its cap; None: the budget's."""
 
     def __call__(
-        self, tasks: Sequence[Task], *, samples: int, seed: int, greedy: bool
+        self,
+        tasks: Sequence[Task],
+        *,
+        samples: int,
+        seed: int,
+        greedy: bool,
+        internal_state: int | None,
     ) -> list[Job]: ...
 
 
@@ -57,11 +66,11 @@ class Demonstrations:
     trajectories: Sequence[Trajectory]
     config: TrainConfig
 
-    def batch(self, step: int) -> list[Trajectory]:
+    def batch(self, step: int, *, level: Level) -> list[Trajectory]:
         size, seed = self.config.batch_size, self.config.seed
         return drawn(self.trajectories, step=step, size=size, seed=seed, name="demonstrations")
 
-    def validate(self, step: int) -> list[Trajectory]:
+    def validate(self, step: int, *, level: Level) -> list[Trajectory]:
         return []
 
     def forget_after(self, step: int) -> None:
@@ -77,12 +86,12 @@ class Expert:
     """What the expert does with some tasks, given a seed."""
     config: TrainConfig
 
-    def batch(self, step: int) -> list[Trajectory]:
+    def batch(self, step: int, *, level: Level) -> list[Trajectory]:
         size, seed = self.config.batch_size, self.config.seed
         tasks = drawn(self.tasks, step=step, size=size, seed=seed, name="tasks")
         return self.show(tasks, step_seed(seed, step=step))
 
-    def validate(self, step: int) -> list[Trajectory]:
+    def validate(self, step: int, *, level: Level) -> list[Trajectory]:
         return []
 
     def forget_after(self, step: int) -> None:
@@ -104,16 +113,20 @@ class Rollouts:
     runner: asyncio.Runner
     on_done: Callable[[Trajectory], None] | None = None
 
-    def batch(self, step: int) -> list[Trajectory]:
+    def batch(self, step: int, *, level: Level) -> list[Trajectory]:
         """`group_size` episodes of each task of the step; failed ones are left out, and so are
         groups of which only one is left, if the algorithm compares rollouts.
 
         Raises: EngineError if there's nothing to learn from.
         """
         size, seed = self.config.batch_size, self.config.seed
-        tasks = drawn(self.tasks, step=step, size=size, seed=seed, name="tasks")
-        samples = self.config.group_size
-        jobs = self.plan(tasks, samples=samples, seed=step_seed(seed, step=step), greedy=False)
+        jobs = self.plan(
+            drawn(level.pick(self.tasks), step=step, size=size, seed=seed, name="tasks"),
+            samples=self.config.group_size,
+            seed=step_seed(seed, step=step),
+            greedy=False,
+            internal_state=level.internal_state,
+        )
         done = self._collect(jobs, path=self.folder / ROLLOUTS / step_file(step))
         failed = [trajectory for trajectory in done if trajectory.stop_reason in FAILURES]
         sound = [t for t in done if t.turns and t.stop_reason not in FAILURES]
@@ -129,11 +142,17 @@ class Rollouts:
             )
         return whole
 
-    def validate(self, step: int) -> list[Trajectory]:
+    def validate(self, step: int, *, level: Level) -> list[Trajectory]:
         """One greedy episode of each held-out task."""
         if not self.validation_tasks:
             return []
-        jobs = self.plan(self.validation_tasks, samples=1, seed=self.config.seed, greedy=True)
+        jobs = self.plan(
+            self.validation_tasks,
+            samples=1,
+            seed=self.config.seed,
+            greedy=True,
+            internal_state=level.internal_state,
+        )
         return self._collect(jobs, path=self.folder / VALIDATION / step_file(step))
 
     def forget_after(self, step: int) -> None:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -34,6 +34,8 @@ from mem1.train.checkpoint import (
     save_checkpoint,
     set_rng_state,
 )
+from mem1.train.config import ShapingConfig
+from mem1.train.curriculum import Level, Place, moved
 from mem1.train.experience import gather
 from mem1.train.logbook import Logbook
 from mem1.train.sources import Source
@@ -50,6 +52,8 @@ class Run:
     folder: Path
     learner: Learner
     source: Source
+    levels: Sequence[Level]
+    """The easiest first; held-out tasks are played at the last one, which the run is for."""
     export: Callable[[Path], None]
     """Writes the policy as it is into a folder, with its tokenizer."""
     forget_computed: Callable[[], None]
@@ -66,6 +70,8 @@ class _Progress:
     step: int = 0
     """Steps whose updates are whole and logged."""
     saved: int = 0
+    place: Place = field(default_factory=Place)
+    """Where in the curriculum the next step is."""
     best: float | None = None
     """Best reward on held-out tasks."""
     updating: bool = False
@@ -108,9 +114,10 @@ def _advance(run: Run, progress: _Progress, logbook: Logbook) -> None:
     """Make one step."""
     config, step = run.learner.config, progress.step + 1
     started = time.perf_counter()
-    trajectories = run.source.batch(step)
+    trajectories = run.source.batch(step, level=run.levels[progress.place.level])
     metrics = {
         **summary(trajectories),
+        **({"level": progress.place.level + 1.0} if config.curriculum else {}),
         "num_dropped": float(config.batch_size * config.group_size - len(trajectories)),
         "collect_s": time.perf_counter() - started,
     }
@@ -122,6 +129,12 @@ def _advance(run: Run, progress: _Progress, logbook: Logbook) -> None:
             metrics |= _validate(run, step=step)
         logbook.write(metrics, step=step)
         run.on_step(step, metrics)
+        progress.place = moved(
+            progress.place,
+            score=metrics["em_per_objective"],
+            config=config.curriculum,
+            num_levels=len(run.levels),
+        )
         progress.step, progress.updating = step, False
         reward = metrics.get("validation/reward")
         is_best = reward is not None and (progress.best is None or reward > progress.best)
@@ -138,6 +151,8 @@ def _improve(run: Run, trajectories: Sequence[Trajectory], *, step: int) -> dict
     else:
         experience = gather(trajectories, policy=learner.policy, config=learner.config)
         learned = learn(learner, experience, name=name)
+        if learner.config.shaping != ShapingConfig():
+            learned["shaped_reward"] = float(experience.rewards_B.mean())
     run.forget_computed()
     return {
         **learned,
@@ -155,7 +170,7 @@ def _peak_memory_bytes() -> int:
 
 
 def _validate(run: Run, *, step: int) -> dict[str, float]:
-    trajectories = run.source.validate(step)
+    trajectories = run.source.validate(step, level=run.levels[-1])
     # A run that goes on after this step hasn't computed any of it.
     run.forget_computed()
     found = summary(trajectories) if trajectories else {}
@@ -165,12 +180,17 @@ def _validate(run: Run, *, step: int) -> dict[str, float]:
 def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     """Means over trajectories: reward, its deviation, and the figures of `mem1.evals.metrics`."""
     rewards = [trajectory.reward for trajectory in trajectories]
+    sizes = [len(trajectory.task.objectives) for trajectory in trajectories]
     rows = [measure(trajectory) for trajectory in trajectories]
     names = ("em", "f1", "valid_turns", "answer_rate", "num_turns", "peak_tokens")
     means = {name: float(np.mean([row[name] for row in rows])) for name in names}
     return {
         "reward": float(np.mean(rewards)),
         "reward_std": float(np.std(rewards)),
+        "em_per_objective": float(
+            np.mean([row["em"] / size for row, size in zip(rows, sizes, strict=True)])
+        ),
+        "num_objectives": float(np.mean(sizes)),
         "num_trajectories": float(len(trajectories)),
         "generated_tokens": sum(row["generated_tokens"] for row in rows),
         **means,
@@ -190,6 +210,8 @@ def _save(run: Run, progress: _Progress, *, is_best: bool) -> None:
     }
     if learner.critic_optimizer:
         parts["critic_optimizer"] = learner.critic_optimizer.state()
+    if learner.config.curriculum:
+        parts["curriculum"] = State(info=asdict(progress.place))
     save_checkpoint(
         run.folder / CHECKPOINTS,
         checkpoint=Checkpoint(step=progress.step, parts=parts),
@@ -214,7 +236,9 @@ def _resume(run: Run) -> _Progress | None:
         learner.critic_optimizer.load(parts["critic_optimizer"])
     set_rng_state(parts["rng"])
     run.source.forget_after(found.step)
-    return _Progress(step=found.step, saved=found.step, best=parts["run"].info["best"])
+    place = Place.read(parts["curriculum"].info) if learner.config.curriculum else Place()
+    best = parts["run"].info["best"]
+    return _Progress(step=found.step, saved=found.step, place=place, best=best)
 
 
 def _export(run: Run) -> Path:
