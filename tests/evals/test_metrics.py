@@ -1,5 +1,6 @@
 """Figures of trajectories: the arithmetic is visible, and every episode counts."""
 
+from dataclasses import replace
 from typing import Any
 
 import made
@@ -8,7 +9,7 @@ import pytest
 from made import task, turn
 
 from mem1.evals import aggregate, build_report, measure, read_report, write_report
-from mem1.evals.metrics import Estimate, estimates
+from mem1.evals.metrics import Estimate, compressions, estimates, over_tasks
 from mem1.types import StopReason, Trajectory, Turn
 
 
@@ -40,9 +41,11 @@ def test_figures_of_a_trajectory():
         "prompt_tokens": 25.0,
         "num_turns": 2.0,
         "turns_per_objective": 1.0,
+        "compressions": 1.0,
         "answer_rate": 1.0,
         "valid_turns": 1.0,
         "seconds": 2.5,
+        "invention": 0.0,  # nothing was seen: no other figure of the memory is defined
     }
 
 
@@ -79,6 +82,30 @@ def test_the_interval_covers_the_mean_about_as_often_as_it_says():
     draws = [estimates(rng.exponential(size=(60, 1)), seed=i)[0] for i in range(300)]
     covered = sum(e.low <= 1.0 <= e.high for e in draws) / 300
     assert 0.88 <= covered <= 0.98
+
+
+def test_a_value_that_is_missing_is_not_a_zero():
+    values = np.array([[1.0, np.nan], [0.0, 0.5], [2.0, np.nan]])
+    whole, partial = estimates(values, seed=0)
+    assert (whole.mean, whole.num_values) == (1.0, 3)
+    assert partial == Estimate(mean=0.5, low=None, high=None, num_values=1)
+
+
+def test_a_figure_that_no_trajectory_has_is_left_out():
+    assert "survival" not in aggregate([trajectory(*TWO_TURNS), trajectory(id="u")])
+    rows = [("a", {"x": 1.0}), ("a", {}), ("b", {"y": 3.0}), ("c", {"x": 0.0})]
+    found = over_tasks(rows, seed=0)
+    assert {name: (e.mean, e.num_values) for name, e in found.items()} == {
+        "x": (0.5, 2),
+        "y": (3.0, 1),
+    }
+
+
+def test_a_context_that_only_grows_is_not_compressed():
+    grown = turn(prompt=10, sampled=2)
+    kept = replace(grown, context=grown.context[:1])
+    assert compressions(trajectory(kept, grown, kept, grown)) == 1.0
+    assert compressions(trajectory(kept, grown, grown)) == 0.0
 
 
 def test_cells_are_ordered_by_objectives_and_say_bound_and_exactness():

@@ -3,13 +3,16 @@
     Trajectory -> measure -> {metric: value};  [Trajectory] -> aggregate -> {metric: Estimate}
 
 All trajectories count, failed ones included, and all tokens are those of the model's own tokenizer.
+A figure that a trajectory doesn't have (survival, where nothing was held) is left out, never 0.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
+from mem1.evals.memory import MEMORY_METRICS, survival_by_age, trace
 from mem1.rewards import score_answer
 from mem1.types import FAILURES, SegmentKind, StopReason, Trajectory, Turn, num_tokens
 
@@ -26,6 +29,7 @@ class Estimate:
     high: float | None
     """Ends of the 95 % interval; None with fewer than two values."""
     num_values: int
+    """Tasks that have the figure."""
 
 
 def peak_tokens(trajectory: Trajectory) -> float:
@@ -65,6 +69,12 @@ def turns_per_objective(trajectory: Trajectory) -> float:
     return trajectory.num_turns / len(trajectory.task.objectives)
 
 
+def compressions(trajectory: Trajectory) -> float:
+    """Turns whose context lacks something that the context before it showed."""
+    contexts = [turn.context for turn in trajectory.turns]
+    return float(sum(new[: len(old)] != old for old, new in pairwise(contexts)))
+
+
 def answer_rate(trajectory: Trajectory) -> float:
     """1 if the agent gave an answer, else 0."""
     return float(trajectory.stop_reason is StopReason.ANSWERED)
@@ -102,54 +112,83 @@ METRICS: Mapping[str, Callable[[Trajectory], float]] = {
     "prompt_tokens": prompt_tokens,
     "num_turns": _turns,
     "turns_per_objective": turns_per_objective,
+    "compressions": compressions,
     "answer_rate": answer_rate,
     "valid_turns": valid_turns,
     "seconds": seconds,
 }
-"""What `measure` gives besides the scores em, em_strict, f1, f1_strict (sums over objectives)."""
+"""What `measure` gives besides the scores em, em_strict, f1, f1_strict (sums over objectives) and
+`mem1.evals.memory.MEMORY_METRICS`."""
 
 
 def measure(trajectory: Trajectory) -> dict[str, float]:
-    """All figures of one trajectory, by name. A failed episode scores 0."""
+    """All figures that one trajectory has, by name. A failed episode scores 0."""
     failed = trajectory.stop_reason in FAILURES
     score = score_answer(trajectory.task, None if failed else trajectory.answer)
     figures = {name: metric(trajectory) for name, metric in METRICS.items()}
-    return score.parts() | figures
+    memory = trace(trajectory)
+    held = {name: metric(memory) for name, metric in MEMORY_METRICS.items()}
+    return score.parts() | figures | {n: value for n, value in held.items() if value is not None}
 
 
 def aggregate(trajectories: Sequence[Trajectory], *, seed: int = 0) -> dict[str, Estimate]:
-    """Mean and confidence interval of every figure.
+    """Mean and confidence interval of every figure; one that no trajectory has is left out."""
+    return over_tasks(((t.task.id, measure(t)) for t in trajectories), seed=seed)
+
+
+def survival_curve(trajectories: Sequence[Trajectory], *, seed: int = 0) -> list[Estimate]:
+    """Share of facts still held by their age in turns, 0, 1, …: means over tasks that have any of
+    that age."""
+    rows = ((t.task.id, survival_by_age(trace(t))) for t in trajectories)
+    return list(over_tasks(rows, seed=seed).values())
+
+
+def over_tasks(
+    rows: Iterable[tuple[str, Mapping[str, float]]], *, seed: int
+) -> dict[str, Estimate]:
+    """Estimates of figures, from (task id, {name: value}) of each trajectory.
 
     The interval is the percentile bootstrap over tasks (Efron 1979): samples of one task are
     averaged first, since they aren't independent.
     """
-    by_task: dict[str, list[dict[str, float]]] = {}
-    for trajectory in trajectories:
-        by_task.setdefault(trajectory.task.id, []).append(measure(trajectory))
-    if not by_task:
+    by_task: dict[str, dict[str, list[float]]] = {}
+    for task_id, figures in rows:
+        found = by_task.setdefault(task_id, {})
+        for name, value in figures.items():
+            found.setdefault(name, []).append(value)
+    longest = sorted(by_task.values(), key=len, reverse=True)
+    names = list(dict.fromkeys(name for found in longest for name in found))
+    if not names:
         return {}
-    names = list(next(iter(by_task.values()))[0])
     values = np.array(
         [
-            np.mean([[row[name] for name in names] for row in rows], axis=0)
-            for rows in by_task.values()
+            [np.mean(found[name]) if name in found else np.nan for name in names]
+            for found in by_task.values()
         ]
     )
     return dict(zip(names, estimates(values, seed=seed), strict=True))
 
 
 def estimates(values: np.ndarray, *, seed: int) -> list[Estimate]:
-    """Estimates of each column of `values`, shape (num_values, num_columns)."""
-    size = len(values)
-    means = values.mean(axis=0)
-    if size < 2:
-        return [Estimate(mean=float(m), low=None, high=None, num_values=size) for m in means]
+    """Estimates of each column of `values`, shape (num_values, num_columns).
+
+    NaN is no value: a mean is over the others, and so is that of each resample; resamples without
+    any tell nothing of the interval.
+    """
+    size, known = len(values), ~np.isnan(values)
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(size, np.full(size, 1 / size), size=RESAMPLES)
-    resampled = counts @ values / size
+    sums, sizes = counts @ np.where(known, values, 0.0), counts @ known
+    resampled = np.divide(sums, sizes, out=np.full(sums.shape, np.nan), where=sizes > 0)
+    return [_estimate(*pair) for pair in zip(values.T, resampled.T, strict=True)]
+
+
+def _estimate(values: np.ndarray, means: np.ndarray) -> Estimate:
+    """Of one column; `means` are those of the resamples."""
+    values, means = values[~np.isnan(values)], means[~np.isnan(means)]
+    mean, size = float(values.mean()), len(values)
+    if size < 2:
+        return Estimate(mean=mean, low=None, high=None, num_values=size)
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(resampled, [tail, 100 - tail], axis=0)
-    return [
-        Estimate(mean=float(m), low=float(lo), high=float(hi), num_values=size)
-        for m, lo, hi in zip(means, low, high, strict=True)
-    ]
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return Estimate(mean=mean, low=float(low), high=float(high), num_values=size)
