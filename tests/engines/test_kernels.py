@@ -18,11 +18,12 @@ def test_sequences_of_like_length_are_one_group():
     assert padded(STARTS[:0], SIZES[:0]) == []
 
 
-def test_what_lies_side_by_side_is_padded_with_zeros_and_comes_back():
+def test_what_lies_side_by_side_is_padded_and_comes_back():
     tokens = torch.arange(1.0, 42.0)[None, None, :, None]
     back = torch.zeros_like(tokens)
     long, short = padded(STARTS, SIZES)
-    assert short.beside(tokens)[:, 0, :3, 0].tolist() == [[21.0, 22.0, 0.0], [41.0, 0.0, 0.0]]
+    assert short.beside(tokens)[:, 0, :3, 0].tolist() == [[21, 22, 22], [41, 41, 41]]
+    assert short.beside(tokens, blank=True)[:, 0, :3, 0].tolist() == [[21, 22, 0], [41, 0, 0]]
     for group in (long, short):
         group.put_back(group.beside(tokens), into=back)
     assert torch.equal(back, tokens)

@@ -22,26 +22,33 @@ _STEP = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Padded:
-    """Sequences of like length among S tokens, with zeros behind the shorter ones."""
+    """Sequences of like length among S tokens; behind the shorter ones their last token again."""
 
     shape: tuple[int, int]
     """How many, and how long with their padding: (count, width)."""
-    here: Tensor
-    """Their tokens among the S, sequence by sequence; int64, shape (num_tokens,)."""
-    there: Tensor
-    """The same tokens side by side: row * width + column; int64, shape (num_tokens,)."""
+    read: Tensor
+    """Which token is where, sequence by sequence; int64, shape (count * width,)."""
+    real: Tensor
+    """Where in `read` what isn't padding stands; int64, shape (num_tokens,)."""
+    padding: Tensor
+    """Where padding stands."""
+    write: Tensor
+    """`read[real]`."""
 
-    def beside(self, tokens: Tensor) -> Tensor:
-        """The sequences side by side: (1, heads, S, dim) -> (count, heads, width, dim)."""
-        flat = tokens[0].transpose(0, 1)
-        rows = flat.new_zeros((self.shape[0] * self.shape[1], *flat.shape[1:]))
-        rows.index_copy_(0, self.there, flat.index_select(0, self.here))
+    def beside(self, tokens: Tensor, *, blank: bool = False) -> Tensor:
+        """The sequences side by side: (1, heads, S, dim) -> (count, heads, width, dim).
+
+        Args: `blank`, padding is zeros.
+        """
+        rows = tokens[0].transpose(0, 1).index_select(0, self.read)
+        if blank:
+            rows.index_fill_(0, self.padding, 0)
         return rows.unflatten(0, self.shape).transpose(1, 2)
 
     def put_back(self, rows: Tensor, *, into: Tensor) -> None:
         """The inverse of `beside`: what isn't padding, at its place in (1, heads, S, dim)."""
         flat = rows.transpose(1, 2).flatten(0, 1)
-        into[0].transpose(0, 1).index_copy_(0, self.here, flat.index_select(0, self.there))
+        into[0].transpose(0, 1).index_copy_(0, self.write, flat.index_select(0, self.real))
 
 
 def padded(
@@ -68,13 +75,13 @@ def _group(
     starts: np.ndarray, sizes: np.ndarray, *, width: int, device: torch.device | None
 ) -> Padded:
     columns = np.arange(width)
-    there = np.flatnonzero(columns < sizes[:, None])
-    here = (starts[:, None] + columns).ravel()[there]
-    return Padded(
-        shape=(len(starts), width),
-        here=torch.from_numpy(here).to(device),
-        there=torch.from_numpy(there).to(device),
+    read = (starts[:, None] + np.minimum(columns, sizes[:, None] - 1)).ravel()
+    is_real = (columns < sizes[:, None]).ravel()
+    real, padding = np.flatnonzero(is_real), np.flatnonzero(~is_real)
+    read, real, padding, write = (
+        torch.from_numpy(places).to(device) for places in (read, real, padding, read[real])
     )
+    return Padded(shape=(len(starts), width), read=read, real=real, padding=padding, write=write)
 
 
 def attend_whole(

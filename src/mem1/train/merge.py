@@ -118,11 +118,12 @@ class _ByRuns(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, out, lse = ctx.saved_tensors
         keys, values = _for_each_head(query, key, value)
-        by_queries, by_keys = (query, grads[0].contiguous(), out), (keys, values)
+        grad = grads[0].contiguous()
+        by_queries, by_keys = (query, grad, out), (keys, values)
         totals = [torch.empty_like(x) for x in (query, keys, values)]
         for group in ctx.layout.triangles:
             found = _backward(
-                [group.beside(x) for x in by_queries],
+                [group.beside(x, blank=x is grad) for x in by_queries],
                 [group.beside(x) for x in by_keys],
                 lse=group.beside(lse[..., None])[..., 0],
                 causal=True,
