@@ -146,7 +146,7 @@ def evaluate(
     """Run all tasks with all context policies and report; continues a run that was stopped."""
     settings = _load(configs, overrides=overrides)
     if dry_run:
-        return _dry_run(settings, limit=limit, as_json=as_json)
+        return _dry_run(settings, limit=limit, as_json=as_json, samples=settings.run.samples)
     from mem1.api import evaluate_async
     from mem1.evals.run import TRAJECTORIES_FILE
     from mem1.rollout import latest
@@ -174,7 +174,7 @@ def rollout(
     """Collect trajectories, like eval without the report."""
     settings = _load(configs, overrides=overrides)
     if dry_run:
-        return _dry_run(settings, limit=limit, as_json=as_json)
+        return _dry_run(settings, limit=limit, as_json=as_json, samples=settings.run.samples)
     from mem1.api import rollout_async
     from mem1.evals.run import TRAJECTORIES_FILE
 
@@ -203,8 +203,8 @@ def train(*configs: Configs, overrides: Sets = (), dry_run: DryRun = False, out:
 
     if dry_run:
         check_trainable(settings)
-        plays = settings.train.algorithm != "sft"
-        return _dry_run(settings, limit=None, as_json=False, plays=plays)
+        samples = settings.train.group_size if settings.train.algorithm != "sft" else 0
+        return _dry_run(settings, limit=None, as_json=False, samples=samples)
 
     folder = out or _default_folder(configs)
     with TrainProgress(num_steps=settings.train.steps) as progress:
@@ -305,21 +305,22 @@ def _default_folder(configs: Sequence[Path]) -> Path:
     return Path("runs") / "+".join(path.stem for path in configs)
 
 
-def _dry_run(config: "RunConfig", *, limit: int | None, as_json: bool, plays: bool = True) -> int:
-    """Print config and cells. Args: `plays`, whether there are episodes at all."""
+def _dry_run(config: "RunConfig", *, limit: int | None, as_json: bool, samples: int) -> int:
+    """Print config and cells. Args: `samples`, episodes of each task and policy; 0: the tasks are
+    not played at all."""
     from mem1.console import show_plan
     from mem1.settings import dump_toml, to_table
     from mem1.wiring import compose_tasks, model_window, plan_cells
 
     window = model_window(config.engine)
-    tasks = compose_tasks(config.tasks, limit=limit) if plays else []
+    tasks = compose_tasks(config.tasks, limit=limit) if samples else []
     cells = plan_cells(config, tasks=tasks, window=window)
     if as_json:
         plan: dict[str, Any] = {"config": to_table(config), "window": window}
         print(json.dumps(plan | {"cells": [asdict(cell) for cell in cells]}))
     else:
         print(dump_toml(to_table(config)))
-        show_plan(_console(), cells, window=window, samples=config.run.samples)
+        show_plan(_console(), cells, window=window, samples=samples)
     problems = dict.fromkeys(cell.problem for cell in cells if cell.problem)
     for problem in problems:
         _note(f"mem1: {problem}")

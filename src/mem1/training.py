@@ -232,9 +232,16 @@ def _rollouts(
 ) -> "Rollouts":
     from mem1.train.sources import Rollouts
 
+    tasks = compose_tasks(config.tasks)
+    for level in run_levels(config, settings):
+        if (found := len(level.pick(tasks))) < settings.batch_size:
+            raise ConfigError(
+                f"train.batch_size = {settings.batch_size}, but there are {found} tasks"
+                + (f" of {level.num_objectives} objectives" if level.num_objectives else "")
+            )
     return Rollouts(
         folder=folder,
-        tasks=compose_tasks(config.tasks),
+        tasks=tasks,
         validation_tasks=compose_tasks(config.validation) if config.validation else (),
         plan=plan,
         mode=config.run.mode,

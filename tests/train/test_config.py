@@ -4,10 +4,20 @@ import pytest
 
 from mem1.errors import ConfigError
 from mem1.tasks.ledger import Imperfections
-from mem1.train.config import CriticConfig, DemonstrationsConfig, LossConfig, TrainConfig
+from mem1.train.config import (
+    CriticConfig,
+    CurriculumConfig,
+    DemonstrationsConfig,
+    LossConfig,
+    ShapingConfig,
+    TrainConfig,
+)
 
 SOME = DemonstrationsConfig(trajectories=("runs/rollout",))
 BOTH = DemonstrationsConfig(trajectories=("runs/rollout",), expert=Imperfections())
+
+STEPS = CurriculumConfig(threshold=0.8)
+SHORTER = ShapingConfig(length_penalty=0.1)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +35,8 @@ BOTH = DemonstrationsConfig(trajectories=("runs/rollout",), expert=Imperfections
         ({"algorithm": "sft", "data": BOTH}, "train.data.expert: give files or the expert"),
         ({"algorithm": "sft", "data": SOME, "eval_every": 5}, "train.eval_every: sft"),
         ({"algorithm": "sft", "data": SOME, "loss": LossConfig(kl=0.1)}, "train.loss.kl: sft"),
+        ({"algorithm": "sft", "data": SOME, "curriculum": STEPS}, "train.curriculum: sft earns"),
+        ({"algorithm": "sft", "data": SOME, "shaping": SHORTER}, "train.shaping: sft learns"),
         ({"batch_size": 6, "mini_batch_size": 4}, "mini_batch_size = 4 does not divide"),
         ({"mini_batch_size": 0}, "train.mini_batch_size = 0: give at least 1"),
         ({"mini_batch_size": -2}, "train.mini_batch_size = -2: give at least 1"),
@@ -39,6 +51,10 @@ BOTH = DemonstrationsConfig(trajectories=("runs/rollout",), expert=Imperfections
 def test_what_does_not_fit_together_is_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         TrainConfig(**{"algorithm": "reinforce++", "steps": 1} | settings)
+
+
+STEPS = CurriculumConfig(threshold=0.8)
+SHORTER = ShapingConfig(length_penalty=0.1)
 
 
 @pytest.mark.parametrize(

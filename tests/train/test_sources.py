@@ -176,6 +176,16 @@ def test_other_temperatures_and_modes_than_the_runs_are_refused(rollouts):
         rollouts(mode="carry").batch(1, level=ALL)
 
 
+def test_a_level_says_which_tasks_and_under_which_cap(rollouts):
+    two = ledger_tasks(LedgerConfig(), num_objectives=2, count=2)
+    source = rollouts(tasks=[*TASKS, *two])
+    source.batch(1, level=Level(num_objectives=2, internal_state=30))
+    source.validate(1, level=Level(num_objectives=2, internal_state=20))
+    (batch, *_, cap), (held_out, *_, last_cap) = source.plan.calls
+    assert (sorted(batch), cap) == ([task.id for task in two], 30)
+    assert (held_out, last_cap) == ([task.id for task in TASKS[:2]], 20)
+
+
 def test_held_out_tasks_are_played_once_and_greedily(rollouts):
     source = rollouts()
     assert named(source.validate(0, level=ALL)) == [(task.id, 0) for task in TASKS[:2]]

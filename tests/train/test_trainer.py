@@ -14,8 +14,9 @@ torch = pytest.importorskip("torch")
 from ledger_runs import figures, groups, outcome, run_config, train_run  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
+from mem1.config import LedgerTasks  # noqa: E402
 from mem1.errors import EngineError, StoreError, TrainingError  # noqa: E402
-from mem1.train.config import LoraConfig  # noqa: E402
+from mem1.train.config import CurriculumConfig, LoraConfig  # noqa: E402
 from mem1.train.trainer import BEST_POLICY, CHECKPOINTS  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -236,6 +237,71 @@ def test_a_reward_that_always_fails_stops_the_run_and_is_named(tiny, tmp_path):
         EngineError, match=r"step 1: none of 8 .*episode_error: reward: ZeroDivisionError"
     ):
         train_run(broken(tiny, "AlwaysBroken"), tmp_path)
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A source whose episodes answer right in some steps."""
+
+    source: object
+    right: tuple[int, ...]
+
+    def batch(self, step, *, level):
+        batch = self.source.batch(step, level=level)
+        return [replace(t, answer=gold(t.task) if step in self.right else None) for t in batch]
+
+    def __getattr__(self, name):
+        return getattr(self.source, name)
+
+
+def gold(task) -> str:
+    return "; ".join(objective.answers[0] for objective in task.objectives)
+
+
+def by_level(tiny, **settings):
+    """From one objective to two, with half the memory."""
+    curriculum = CurriculumConfig(internal_state=(6, 3), **settings)
+    config = run_config(tiny, "grpo", curriculum=curriculum, eval_every=2)
+    return replace(config, tasks=LedgerTasks(num_objectives=(1, 2), count=8))
+
+
+@pytest.mark.parametrize(
+    ("right", "levels"),
+    [((), [1, 1, 1, 1]), ((1, 2), [1, 1, 2, 2]), ((2, 3), [1, 1, 1, 2]), ((1, 3), [1, 1, 1, 1])],
+)
+def test_a_run_moves_to_harder_tasks_once_its_episodes_answer_right(tiny, tmp_path, right, levels):
+    config = by_level(tiny, threshold=1.0, window=2)
+    train_run(config, tmp_path, source=lambda run: Graded(run.source, right))
+    lines = [line for line in figures(tmp_path) if line["step"]]
+    assert [line["level"] for line in lines] == levels
+    assert [line["num_objectives"] for line in lines] == levels
+    scores = [float(step in right) for step in range(1, 5)]
+    assert [line["em_per_objective"] for line in lines] == scores
+
+
+def test_held_out_tasks_are_always_played_at_the_last_level(tiny, tmp_path):
+    done = []
+    train_run(by_level(tiny, threshold=0.0, window=2), tmp_path, on_done=done.append)
+    # prompt 16, state twice, action twice 4, observation 32
+    bounds = {(t.task.id[:9], t.bound) for t in done if "-s7-" in t.task.id}
+    assert bounds == {("lookup-n1", 62)}
+    assert {(t.task.id[:9], t.bound) for t in done if "-s0-" in t.task.id} == {
+        ("lookup-n1", 68),
+        ("lookup-n2", 62),
+    }
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_a_curriculum_goes_on_bit_for_bit_wherever_it_was_stopped(tiny, tmp_path, at):
+    config = by_level(tiny, threshold=1.0, window=2)
+    graded = {"source": lambda run: Graded(run.source, (1, 2))}
+    train_run(config, tmp_path / "whole", **graded)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(config, tmp_path / "cut", on_step=interrupting(at=at + 1), **graded)
+    assert steps(tmp_path / "cut")[-1] == at
+    train_run(config, tmp_path / "cut", **graded)
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+    assert outcome(tmp_path / "cut")["curriculum"] == {"level": 1, "scores": [0.0, 0.0]}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """From a config to a trained folder: what does not fit together is told before a model loads."""
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +15,18 @@ from mem1.chat.hf import HFRenderer  # noqa: E402
 from mem1.cli import run_command  # noqa: E402
 from mem1.config import LedgerTasks, ServerConfig, TasksConfig, load_config, save_config  # noqa: E402
 from mem1.context import Budget  # noqa: E402
+from mem1.engines import ScriptedEngine  # noqa: E402
 from mem1.engines.local import LocalEngine  # noqa: E402
 from mem1.errors import ConfigError, DataError, StoreError, UserError  # noqa: E402
+from mem1.evals.metrics import peak_tokens  # noqa: E402
+from mem1.rollout import run_episode  # noqa: E402
 from mem1.rollout.store import dump_trajectory  # noqa: E402
 from mem1.tasks.ledger import Imperfections  # noqa: E402
-from mem1.train.config import DemonstrationsConfig, OptimizerConfig  # noqa: E402
+from mem1.train.config import CurriculumConfig, DemonstrationsConfig, OptimizerConfig  # noqa: E402
 from mem1.train.curriculum import Level  # noqa: E402
 from mem1.train.trainer import train  # noqa: E402
 from mem1.training import TrainWatcher, check_trainable, open_run, train_policy  # noqa: E402
-from mem1.types import Sampling  # noqa: E402
+from mem1.types import Fault, Sampling, SegmentKind  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 PATH = Path("models/none")
@@ -65,6 +69,68 @@ def test_a_turn_that_just_fits_a_row_is_taken():
     check_trainable(replace(GRPO, train=train_config("grpo", row_tokens=bound)))
     with pytest.raises(ConfigError, match=r"train\.row_tokens"):
         check_trainable(replace(GRPO, train=train_config("grpo", row_tokens=bound - 1)))
+
+
+def levelled(**settings):
+    curriculum = CurriculumConfig(threshold=0.5, **settings)
+    return replace(GRPO, train=train_config("grpo", curriculum=curriculum))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (levelled(), "train.curriculum has one level"),
+        (levelled(internal_state=(7, 5)), "holds 7, but the bound .* budget.internal_state = 6"),
+        (
+            replace(
+                levelled(),
+                tasks=LedgerTasks(num_objectives=(1, 2)),
+                run=replace(GRPO.run, max_turns={1: 3}),
+            ),
+            "run.max_turns = {1: 3} has no entry for tasks of 2 objectives",
+        ),
+    ],
+)
+def test_a_curriculum_that_could_not_be_finished_is_refused(config, message):
+    with pytest.raises(ConfigError, match=message):
+        check_trainable(config)
+
+
+def test_a_level_with_fewer_tasks_than_a_batch_is_refused_before_the_first_step(tiny, tmp_path):
+    curriculum = CurriculumConfig(threshold=0.5)
+    config = run_config(tiny, "grpo", curriculum=curriculum)
+    config = replace(config, tasks=LedgerTasks(num_objectives=(1, 2), count=3))
+    with (
+        pytest.raises(ConfigError, match="batch_size = 4, but there are 3 tasks of 1 objectives"),
+        open_run(config, folder=tmp_path, watcher=TrainWatcher()),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(("cap", "kept"), [(4, False), (5, True), (None, True)])
+def test_a_state_over_the_levels_cap_is_not_kept_and_the_bound_is_the_levels(
+    tiny, tmp_path, cap, kept
+):
+    config = run_config(tiny, "grpo")
+    config = replace(config, run=replace(config.run, state_budget=True))
+    with open_run(config, folder=tmp_path, watcher=TrainWatcher()) as run:
+        source = run.source
+        (job,) = source.plan(source.tasks[:1], samples=1, seed=0, greedy=False, internal_state=cap)
+    engine = ScriptedEngine(
+        ["<think> kami 142 lone</think><search> lone</search>", "<answer> 1</answer>"],
+        codec=job.agent.renderer,
+    )
+    agent = replace(job.agent, engine=engine)
+    played = asyncio.run(
+        run_episode(job.task, agent=agent, env=job.make_env(job.task), reward=job.reward)
+    )
+    size = cap or 6
+    assert played.turns[0].context[0].text.endswith(f" with notes of {size} tokens\n")
+    assert [request.max_tokens for request in engine.requests] == [size + 4] * 2
+    assert (Fault.STATE_OVERSIZE not in played.turns[0].faults) == kept
+    kinds = [segment.kind for segment in played.turns[1].context]
+    assert (SegmentKind.INTERNAL_STATE in kinds) == kept
+    assert played.bound == 16 + 2 * (size + 4) + 32 >= peak_tokens(played)
 
 
 def shown(folder: Path, trajectories=None, *, name: str = "trajectories.jsonl") -> Path:
@@ -279,6 +345,12 @@ def test_a_dry_run_of_training_runs_nothing(config_file, capfd):
     assert 'algorithm = "grpo"' in shown
     assert "model window: 2,048 tokens" in shown
     assert not Path("runs").exists()
+
+
+def test_a_dry_run_counts_the_episodes_of_groups(config_file, capfd):
+    run_command(["train", config_file, "--dry-run", "--set", "train.group_size=3"])
+    (row,) = [line for line in capfd.readouterr().out.splitlines() if "internal_state   " in line]
+    assert row.split()[:4] == ["internal_state", "1", "8", "24"]
 
 
 def test_a_dry_run_of_supervised_training_needs_no_tasks(config_file, capfd):
