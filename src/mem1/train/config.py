@@ -123,12 +123,13 @@ class ShapingConfig:
 
     length_penalty: float = 0.0
     """Taken off for every 1,000 sampled tokens."""
+    process_reward: float = 0.0
+    """Given for a last internal state that holds every fact the answers hang on; else a share."""
 
     def __post_init__(self) -> None:
-        if self.length_penalty < 0:
-            raise ConfigError(
-                f"train.shaping.length_penalty = {self.length_penalty}: give 0 or more"
-            )
+        for name in ("length_penalty", "process_reward"):
+            if (value := getattr(self, name)) < 0:
+                raise ConfigError(f"train.shaping.{name} = {value}: give 0 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
