@@ -259,7 +259,7 @@ def plan_jobs(
             Job(
                 task=task,
                 sample=sample,
-                agent=agents[len(task.objectives)],
+                agent=agents[len(task.objectives)].for_task(task),
                 make_env=make_env,
                 reward=reward,
             )

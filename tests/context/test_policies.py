@@ -2,7 +2,16 @@
 
 import pytest
 
-from mem1.context import Budget, Full, InternalState, Parts, Window, check_window
+from mem1.context import (
+    Budget,
+    ClosedBook,
+    Full,
+    InternalState,
+    LastObservation,
+    Parts,
+    Window,
+    check_window,
+)
 from mem1.errors import BudgetError, ConfigError
 from mem1.types import Context, Segment, SegmentKind
 
@@ -60,9 +69,23 @@ def test_window_keeps_the_last_k_turns_whole():
     assert seen(context) == "p s2a2 o2 h2 s3a3 o3 h3"
 
 
+def test_last_observation_keeps_no_state():
+    context = LastObservation().update(PROMPT, parts(1))
+    assert seen(context) == "p a1 o1 h1"
+    assert seen(LastObservation().update(context, parts(2, action=False))) == "p o2 h2"
+
+
+def test_closed_book_shows_no_observation():
+    context = ClosedBook().update(PROMPT, parts(1))
+    assert seen(context) == "p s1 a1 h1"
+    assert seen(ClosedBook().update(context, parts(2, state=False))) == "p s1 a2 h2"
+
+
 def test_bounds_follow_from_the_caps():
     assert InternalState().bound(BUDGET) == 100 + (50 + 10 + 80) + (50 + 10)
     assert Window(k=2).bound(BUDGET) == 100 + 2 * (50 + 10 + 80) + (50 + 10)
+    assert LastObservation().bound(BUDGET) == 100 + (10 + 80) + (50 + 10)
+    assert ClosedBook().bound(BUDGET) == InternalState().bound(BUDGET)
     assert Full().bound(BUDGET) is None
 
 

@@ -9,8 +9,9 @@ A policy is a pure function: everything it keeps is in the Context it returns.
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from mem1.chat import Renderer
 from mem1.errors import BudgetError
-from mem1.types import Context, Segment
+from mem1.types import Context, Segment, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,18 @@ class ContextPolicy(Protocol):
 
     def update(self, context: Context, parts: Parts) -> Context:
         """The next context. The first one holds only the prompt; segment 0 always is the prompt."""
+        ...
+
+
+@runtime_checkable
+class TaskPolicy(Protocol):
+    """What a policy may have besides, if it needs to know the task: a control does."""
+
+    def of(self, task: Task, *, renderer: Renderer, budget: Budget) -> ContextPolicy:
+        """The policy of one task, with the same name and bound.
+
+        Raises: BudgetError if this task breaks the bound.
+        """
         ...
 
 

@@ -19,7 +19,7 @@ from mem1.chat import (
     split_reply,
     text_segment,
 )
-from mem1.context import Budget, ContextPolicy, Parts, check_window
+from mem1.context import Budget, ContextPolicy, Parts, TaskPolicy, check_window
 from mem1.engines import Carry, Engine, Request, carrying
 from mem1.envs import Env
 from mem1.errors import EngineError, ToolError, UserError
@@ -63,6 +63,13 @@ class Agent:
     def bound(self) -> int | None:
         """Certified largest context + reply, in tokens; BudgetError if the window is smaller."""
         return check_window(self.context, budget=self.budget, window=self.engine.window)
+
+    def for_task(self, task: Task) -> "Agent":
+        """The agent of one task: itself, unless each task has a context policy of its own."""
+        if not isinstance(self.context, TaskPolicy):
+            return self
+        policy = self.context.of(task, renderer=self.renderer, budget=self.budget)
+        return replace(self, context=policy)
 
 
 @dataclass(slots=True, kw_only=True)
