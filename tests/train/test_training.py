@@ -227,6 +227,16 @@ def test_the_expert_is_imitated_and_never_says_a_thing_twice(tiny, tmp_path):
     assert found[-1] < 0.95 * found[0]
 
 
+@pytest.mark.parametrize(("told", "end"), [(True, " with notes of 6 tokens\n"), (False, "")])
+def test_the_expert_reads_the_prompt_that_the_policy_will_read(tiny, tmp_path, told, end):
+    config = sft_config(tiny, data=EXPERT, batch_size=1)
+    config = replace(config, run=replace(config.run, state_budget=told))
+    with open_run(config, folder=tmp_path, watcher=TrainWatcher()) as run:
+        (shown,) = run.source.batch(1, level=Level())
+    prompt = shown.turns[0].context[0].text
+    assert prompt == f"Find the values of {shown.task.objectives[0].question}{end or chr(10)}"
+
+
 def test_the_expert_knows_the_ledger_only(tiny):
     config = replace(sft_config(tiny, data=EXPERT), tasks=TasksConfig(files=("q.jsonl",)))
     with pytest.raises(ConfigError, match=r"train\.data\.expert with tasks\.kind = 'questions'"):
