@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -157,15 +158,14 @@ def test_a_run_that_is_done_only_writes_its_policy_again(tiny, tmp_path, whole):
 
 
 @dataclass(frozen=True)
-class Spoiled:
-    """A source whose rewards in one step are no numbers."""
+class Changed:
+    """A source whose episodes are changed, by a function of step and trajectory."""
 
     source: object
-    step: int
+    change: Callable
 
     def batch(self, step, *, level):
-        batch = self.source.batch(step, level=level)
-        return [replace(t, reward=math.nan) for t in batch] if step == self.step else batch
+        return [self.change(step, t) for t in self.source.batch(step, level=level)]
 
     def __getattr__(self, name):
         return getattr(self.source, name)
@@ -176,9 +176,13 @@ def test_a_loss_that_is_no_number_stops_the_run_with_the_checkpoint_before(
     tiny, tmp_path, whole, spoiled, kept
 ):
     config = config_of("grpo", tiny)
+
+    def spoil(step, trajectory):
+        return replace(trajectory, reward=math.nan) if step == spoiled else trajectory
+
     message = f"step {spoiled}, tasks lookup-.* and 3 more: the loss is nan, nothing was updated"
     with pytest.raises(TrainingError, match=message):
-        train_run(config, tmp_path, source=lambda run: Spoiled(run.source, spoiled))
+        train_run(config, tmp_path, source=lambda run: Changed(run.source, spoil))
     assert steps(tmp_path)[-1] == kept
     assert not (tmp_path / "policy").exists()
     train_run(config, tmp_path)
@@ -239,23 +243,14 @@ def test_a_reward_that_always_fails_stops_the_run_and_is_named(tiny, tmp_path):
         train_run(broken(tiny, "AlwaysBroken"), tmp_path)
 
 
-@dataclass(frozen=True)
-class Graded:
-    """A source whose episodes answer right in some steps."""
+def graded(right):
+    """A source whose episodes answer right in these steps, and in no other."""
 
-    source: object
-    right: tuple[int, ...]
+    def grade(step, trajectory):
+        gold = "; ".join(objective.answers[0] for objective in trajectory.task.objectives)
+        return replace(trajectory, answer=gold if step in right else None)
 
-    def batch(self, step, *, level):
-        batch = self.source.batch(step, level=level)
-        return [replace(t, answer=gold(t.task) if step in self.right else None) for t in batch]
-
-    def __getattr__(self, name):
-        return getattr(self.source, name)
-
-
-def gold(task) -> str:
-    return "; ".join(objective.answers[0] for objective in task.objectives)
+    return lambda run: Changed(run.source, grade)
 
 
 def by_level(tiny, **settings):
@@ -271,7 +266,7 @@ def by_level(tiny, **settings):
 )
 def test_a_run_moves_to_harder_tasks_once_its_episodes_answer_right(tiny, tmp_path, right, levels):
     config = by_level(tiny, threshold=1.0, window=2)
-    train_run(config, tmp_path, source=lambda run: Graded(run.source, right))
+    train_run(config, tmp_path, source=graded(right))
     lines = [line for line in figures(tmp_path) if line["step"]]
     assert [line["level"] for line in lines] == levels
     assert [line["num_objectives"] for line in lines] == levels
@@ -294,12 +289,12 @@ def test_held_out_tasks_are_always_played_at_the_last_level(tiny, tmp_path):
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 def test_a_curriculum_goes_on_bit_for_bit_wherever_it_was_stopped(tiny, tmp_path, at):
     config = by_level(tiny, threshold=1.0, window=2)
-    graded = {"source": lambda run: Graded(run.source, (1, 2))}
-    train_run(config, tmp_path / "whole", **graded)
+    source = graded((1, 2))
+    train_run(config, tmp_path / "whole", source=source)
     with pytest.raises(KeyboardInterrupt):
-        train_run(config, tmp_path / "cut", on_step=interrupting(at=at + 1), **graded)
+        train_run(config, tmp_path / "cut", on_step=interrupting(at=at + 1), source=source)
     assert steps(tmp_path / "cut")[-1] == at
-    train_run(config, tmp_path / "cut", **graded)
+    train_run(config, tmp_path / "cut", source=source)
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
     assert outcome(tmp_path / "cut")["curriculum"] == {"level": 1, "scores": [0.0, 0.0]}
 
