@@ -3,6 +3,7 @@
     question, RunConfig -> ask           -> Trajectory
     RunConfig, folder   -> rollout_async -> [Trajectory], kept in the folder
     RunConfig, folder   -> evaluate      -> EvalReport, written into the folder
+    run folders         -> report_horizon -> HorizonReport, written into the first of them
 
 >>> import mem1                                                          # doctest: +SKIP
 >>> config = mem1.load_config("configs/demo.toml")                       # doctest: +SKIP
@@ -17,8 +18,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mem1.config import CONFIG_FILE, ContextConfig, RunConfig, load_config, save_config
-from mem1.errors import StoreError
-from mem1.evals import EvalReport, build_report, write_report
+from mem1.errors import ConfigError, StoreError
+from mem1.evals import (
+    EvalReport,
+    HorizonReport,
+    build_horizon,
+    build_report,
+    write_horizon,
+    write_report,
+)
 from mem1.evals.run import TRAJECTORIES_FILE, run_jobs
 from mem1.rollout import TrajectoryStore, latest, run_episode
 from mem1.settings import to_table
@@ -137,6 +145,43 @@ def report_run(folder: Path, *, command: Sequence[str] = ()) -> EvalReport:
 
     Raises: StoreError if it holds none.
     """
+    trajectories, config = _read_run(folder)
+    report = build_report(trajectories, command=shlex.join(command), config=to_table(config))
+    write_report(report, folder)
+    return report
+
+
+def report_horizon(
+    folders: Sequence[Path], *, out: Path | None = None, command: Sequence[str] = ()
+) -> HorizonReport:
+    """Write what becomes of the agents of some run folders as N grows: horizon.json, .md and .svg.
+
+    Args: `out`, where to; without it, the first folder.
+    Raises: StoreError if a folder holds no trajectories, ConfigError if none is named or one twice.
+    """
+    labels = _labels(folders)
+    runs = ((label, _read_run(folder)[0]) for label, folder in labels.items())
+    report = build_horizon(runs, command=shlex.join(command))
+    write_horizon(report, out or folders[0])
+    return report
+
+
+def _labels(folders: Sequence[Path]) -> dict[str, Path]:
+    """Short names of run folders: the last part of each path, or all of it where that's shared."""
+    if not folders:
+        raise ConfigError("no run folder: name those of  mem1 eval, for example runs/demo")
+    names = [folder.resolve().name for folder in folders]
+    labels = {
+        name if names.count(name) == 1 else str(folder): folder
+        for name, folder in zip(names, folders, strict=True)
+    }
+    if len(labels) < len(folders):
+        raise ConfigError(f"a run folder is named twice: {', '.join(map(str, folders))}")
+    return labels
+
+
+def _read_run(folder: Path) -> tuple[list[Trajectory], RunConfig]:
+    """Its trajectories, in the order of the config's policies."""
     path = folder / TRAJECTORIES_FILE
     trajectories = list(latest(path).values())
     if not trajectories:
@@ -144,6 +189,4 @@ def report_run(folder: Path, *, command: Sequence[str] = ()) -> EvalReport:
     config = load_config(folder / CONFIG_FILE)
     rank = {str(policy): number for number, policy in enumerate(config.policies())}
     trajectories.sort(key=lambda trajectory: rank.get(trajectory.context_policy, len(rank)))
-    report = build_report(trajectories, command=shlex.join(command), config=to_table(config))
-    write_report(report, folder)
-    return report
+    return trajectories, config

@@ -4,6 +4,7 @@
     mem1 eval configs/demo.toml                        tasks x context policies -> report
     mem1 rollout configs/demo.toml                     the trajectories alone
     mem1 report runs/demo                              the report of a run, written again
+    mem1 report --horizon runs/demo runs/large         what becomes of agents as N grows
     mem1 train configs/tiny_ppo.toml                   a policy, trained on what it ran
     mem1 verify --model FOLDER                         trained = run, as a number
     mem1 data compose | index                          prepare tasks and corpora
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from mem1.api import Watcher
     from mem1.config import RunConfig
-    from mem1.evals import EvalReport
+    from mem1.evals import EvalReport, HorizonReport
     from mem1.types import Trajectory
 
 _PLAIN = Parameter(negative=(), show_default=False)
@@ -249,12 +250,31 @@ def verify(
 
 
 @app.command
-def report(run_folder: Path, *, as_json: AsJson = False) -> int:
-    """Write the report of a run again, from its trajectories."""
-    from mem1.api import report_run
+def report(
+    *run_folders: Annotated[Path, Parameter(help="Folders of mem1 eval.")],
+    horizon: Annotated[
+        bool, Parameter(help="One report on all folders: what becomes of agents as N grows.")
+    ] = False,
+    out: Annotated[
+        Path | None, Parameter(help="Folder of the horizon report; else the first run's.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Write the report of a run again, from its trajectories; with --horizon, one of several."""
+    from mem1.api import report_horizon, report_run
 
-    written = report_run(run_folder, command=("mem1", *sys.argv[1:]))
-    _print_report(written, folder=run_folder, as_json=as_json)
+    command = ("mem1", *sys.argv[1:])
+    if horizon:
+        found = report_horizon(run_folders, out=out, command=command)
+        _print_horizon(found, folder=out or run_folders[0], as_json=as_json)
+        return 0
+    if out or len(run_folders) != 1:
+        raise ConfigError(
+            "a report is written into its one run folder: name one, or add --horizon for a report "
+            "on several"
+        )
+    (folder,) = run_folders
+    _print_report(report_run(folder, command=command), folder=folder, as_json=as_json)
     return 0
 
 
@@ -335,6 +355,16 @@ def _print_report(report: "EvalReport", *, folder: Path, as_json: bool) -> None:
     else:
         show_report(_console(), report)
         print(f"report: {folder / 'report.md'}")
+
+
+def _print_horizon(report: "HorizonReport", *, folder: Path, as_json: bool) -> None:
+    from mem1.console import show_horizon
+
+    if as_json:
+        print((folder / "horizon.json").read_text("utf-8"))
+    else:
+        show_horizon(_console(), report)
+        print(f"report: {folder / 'horizon.md'}")
 
 
 def _failures(trajectories: "Sequence[Trajectory]") -> int:

@@ -1,7 +1,8 @@
 """What the terminal shows: an episode turn by turn, the progress of many.
 
     Turn -> show_turn -> tokens against the bound, internal state, action, observation
-    [Cell] -> show_plan -> what a run would do;  EvalReport -> show_report -> its main figures
+    [Cell] -> show_plan -> what a run would do
+    EvalReport -> show_report, HorizonReport -> show_horizon -> their main figures
     Trajectory -> RunProgress.add -> tasks done, tokens/s, EM so far, time left
 
 Model and tool text is printed as plain text: no markup of it is obeyed.
@@ -28,7 +29,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from mem1.evals import EvalReport
+from mem1.evals import EvalReport, HorizonReport
+from mem1.evals.tables import Column, per_objective, shown
 from mem1.text import parse_reply
 from mem1.types import FAILURES, Trajectory, Turn
 from mem1.verification import Verified
@@ -131,6 +133,27 @@ def show_report(console: Console, report: EvalReport) -> None:
             *(f"{cell.estimates[name].mean:,.{digits}f}" for _, name, digits in _FIGURES),
             f"{cell.max_tokens:,} / {bound}",
         )
+    console.print(table)
+
+
+_HORIZON = (
+    Column(metric="em", title="EM / N", decimals=3, of=per_objective),
+    Column(metric="turns_per_objective", title="turns / N", decimals=2),
+    Column(metric="survival", title="survival", decimals=3),
+    Column(metric="peak_tokens", title="peak", decimals=0),
+)
+
+
+def show_horizon(console: Console, report: HorizonReport) -> None:
+    """Print the main figures of agents against N, means over tasks; peaks in tokens."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("run", "context", "N", *(column.title for column in _HORIZON)):
+        justify = "left" if heading in ("run", "context") else "right"
+        table.add_column(heading, justify=justify, no_wrap=True)
+    for found in report.cells:
+        cell = found.cell
+        means = [shown(cell, column, interval=False) for column in _HORIZON]
+        table.add_row(Text(found.run), Text(cell.context_policy), str(cell.num_objectives), *means)
     console.print(table)
 
 

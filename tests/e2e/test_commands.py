@@ -122,3 +122,19 @@ def test_an_interrupted_eval_says_how_to_go_on(config, capfd, monkeypatch, serve
     server.chats = type("Chats", (list,), {"append": lambda self, chat: interrupt_once(chat)})()
     assert run_command(["eval", config]) == 130
     assert "the same command continues" in capfd.readouterr().err
+
+
+def test_a_horizon_report_is_on_several_folders(config, capfd):
+    run_command(["eval", config, "--out", "runs/b"])
+    run_command(["eval", config, "--limit", "1", "--out", "runs/a"])
+    capfd.readouterr()
+    assert run_command(["report", "--horizon", "runs/b", "runs/a"]) == 0
+    assert "report: runs/b/horizon.md" in capfd.readouterr().out
+    assert {"horizon.json", "horizon.md", "horizon.svg"} <= {
+        p.name for p in Path("runs/b").iterdir()
+    }
+    assert run_command(["report", "--horizon", "runs/a", "--out", "here", "--json"]) == 0
+    (full, kept) = json.loads(capfd.readouterr().out)["cells"][::-1]
+    assert (full["run"], full["cell"]["context_policy"]) == ("a", "full")
+    assert kept["per_objective"]["em"]["mean"] == 1.0
+    assert Path("here/horizon.svg").exists()

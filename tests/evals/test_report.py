@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 from made import task, trajectory, turn
+from remembered import LOOKUP, episode, question
 
+from mem1.context import Full
 from mem1.errors import DataError
 from mem1.evals import EvalReport, build_report, read_report, write_report
 from mem1.evals.report import report_markdown
@@ -139,3 +141,33 @@ def test_a_report_of_another_version_is_refused_with_the_fix(tmp_path):
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 9'))
     with pytest.raises(DataError, match=r"schema_version 9.*mem1 report"):
         read_report(tmp_path)
+
+
+def test_figures_of_memory_stand_in_a_table_of_their_own_and_missing_ones_are_dashes():
+    perfect = episode(
+        LOOKUP, ("", "kami"), ("kami 100", "lone"), ("kami 100 lone 101", "=100; 101")
+    )
+    nothing = episode(question("Paris", "Rome"), ("", "x"), ("", "=x"), context=Full())
+    assert rows(report_markdown(report(perfect, nothing)), "half-life") == [
+        [
+            "2",
+            "internal_state",
+            "1.00",
+            "1.000",
+            "∞",
+            "0.000",
+            "0.000",
+            "14.0",
+            "14.0",
+            "0.00",
+            "1.0",
+        ],
+        ["2", "full", "–", "–", "–", "–", "0.000", "–", "–", "0.00", "0.0"],
+    ]
+
+
+def test_a_mean_over_some_of_the_tasks_only_says_over_how_many():
+    held = episode(question("Paris"), ("", "x"), ("Paris", "=x"), pages={"x": "Paris"})
+    unseen = episode(question("Paris", name="u"), ("", "x"), ("", "=x"))
+    (row,) = rows(report_markdown(report(held, unseen)), "half-life")
+    assert (row[2], row[3]) == ("1.00 (1)", "–")
