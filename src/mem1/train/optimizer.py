@@ -67,8 +67,9 @@ class Optimizer:
     def _share(self) -> float:
         """Of the learning rate, at this step."""
         rising = self._steps / max(self._warmup_steps, 1.0)
-        falling = (self._total_steps + 1 - self._steps) / max(self._cooldown_steps, 1.0)
-        return max(0.0, min(1.0, rising, falling))
+        left = max(0.0, self._total_steps + 1 - self._steps)
+        falling = left / self._cooldown_steps if self._cooldown_steps else 1.0
+        return min(1.0, rising, falling)
 
     def clear(self) -> None:
         """Forget the gradients."""
