@@ -1,15 +1,16 @@
 """What became of facts: the episodes are written out, a line for each turn."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from remembered import LOOKUP, UPDATE, episode, ledger, question
 
-from mem1.context import Full, Window
+from mem1.context import Full, LastObservation, Window
 from mem1.evals import aggregate, measure
 from mem1.evals.memory import MEMORY_METRICS, half_life, internal_states, survival_by_age, trace
 from mem1.evals.metrics import survival_curve
-from mem1.types import Trajectory
+from mem1.types import Fault, SegmentKind, Trajectory
 
 PERFECT = episode(
     LOOKUP,
@@ -143,6 +144,21 @@ def test_where_whole_replies_are_kept_the_state_is_what_each_thinks(context):
     states = ["", "<think>kami 100</think>", "", "<think>lone 101</think>"]
     assert internal_states(thought.turns) == states
     assert marks(thought) == ["uns hel los los", "uns uns mis hel"]
+
+
+def test_where_thoughts_are_dropped_nothing_is_held_not_even_at_the_last_turn():
+    turns = ("", "kami"), ("kami 100", "lone"), ("lone 101", "=x; 101")
+    dropped = episode(LOOKUP, *turns, context=LastObservation())
+    assert internal_states(dropped.turns) == ["", "", ""]
+    assert marks(dropped) == ["uns mis mis", "uns uns mis"]
+
+
+def test_an_oversize_state_is_not_a_dropped_one():
+    first, *rest = episode(LOOKUP, ("x", "kami"), ("kami 100", "=x")).turns
+    kept = [s for s in rest[0].context if s.kind is not SegmentKind.INTERNAL_STATE]
+    oversize = replace(first, faults=(Fault.STATE_OVERSIZE,))
+    turns = [oversize, replace(rest[0], context=tuple(kept))]
+    assert internal_states(turns) == ["", "<think>kami 100</think>"]
 
 
 def test_gold_answers_are_facts_too():

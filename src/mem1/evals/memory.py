@@ -16,7 +16,7 @@ from itertools import pairwise
 from mem1.rewards.answer import exact_match, split_answer
 from mem1.tasks.facts import Fact, Facts, facts_of, newest
 from mem1.text import ANSWER_TAG, parse_reply
-from mem1.types import Context, SegmentKind, Task, Trajectory, Turn
+from mem1.types import Context, Fault, SegmentKind, Task, Trajectory, Turn
 
 
 class Mark(StrEnum):
@@ -82,23 +82,31 @@ def trace(trajectory: Trajectory) -> MemoryTrace:
 def internal_states(turns: Sequence[Turn]) -> list[str]:
     """What the agent carried over from each turn, tags included; "" for nothing.
 
-    It's the state in the next context, or what a reply thinks if whole replies are kept; at the
-    last turn what the reply thinks, or if it thinks nothing the state it saw.
+    It's the state in the next context, or what a reply thinks if whole replies are kept. The last
+    turn has no next one: it's what the reply thinks, or the state it saw if it thinks nothing or if
+    the policy doesn't keep what replies think.
     """
-    following = [turn.context for turn in turns[1:]]
     carried = [
-        _kept_state(context) or (_thought(turn) if _keeps_reply(context, number) else "")
-        for number, (turn, context) in enumerate(zip(turns[:-1], following, strict=True), start=1)
+        _kept_state(after.context) or (_thought(turn) if _keeps_reply(after, number) else "")
+        for number, (turn, after) in enumerate(pairwise(turns), start=1)
     ]
-    return carried + [_thought(turn) or _kept_state(turn.context) for turn in turns[-1:]]
+    dropped = any(
+        _thought(turn) not in state
+        for turn, state in zip(turns[:-1], carried, strict=True)
+        if Fault.STATE_OVERSIZE not in turn.faults
+    )
+    for last in turns[-1:]:
+        thought = "" if dropped else _thought(last)
+        carried.append(thought or _kept_state(last.context))
+    return carried
 
 
 def _kept_state(context: Context) -> str:
     return "".join(s.text for s in context if s.kind is SegmentKind.INTERNAL_STATE)
 
 
-def _keeps_reply(context: Context, number: int) -> bool:
-    return any(s.kind is SegmentKind.REPLY and s.turn == number for s in context)
+def _keeps_reply(after: Turn, number: int) -> bool:
+    return any(s.kind is SegmentKind.REPLY and s.turn == number for s in after.context)
 
 
 def _thought(turn: Turn) -> str:
