@@ -4,7 +4,8 @@
       -> runs/experiments/algorithms/TRIAL-SEED/   as  mem1 train  and  mem1 eval  leave them
       -> docs/results/algorithms/                  results.json, table.md, curves.svg
 
-    algorithms   PPO, GRPO, RLOO and REINFORCE++ on as many episodes each
+    algorithms   PPO, GRPO, RLOO and REINFORCE++ on as many episodes each; GRPO with the rewards of
+                 each batch shuffled among its episodes
     layouts      PPO on exact rows; on the paper's stitched rows and on plain stitched ones, which
                  both ask for other probabilities than were sampled with; on turns that end alone
     imitation    PPO against more imitation, of flawless demonstrations, on as many episodes
@@ -16,6 +17,7 @@ figures are means and 95 % intervals (Student's t) over seeds. A trial goes on w
 
 import argparse
 import math
+import random
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -77,6 +79,14 @@ class Rewritten:
 
     def forget_after(self, step: int) -> None:
         self.source.forget_after(step)
+
+
+def shuffled(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    """Rewards that have nothing to do with what was done."""
+    order = list(range(len(trajectories)))
+    random.Random(trajectories[0].task.id).shuffle(order)
+    rewards = [trajectories[index].reward for index in order]
+    return [replace(t, reward=r) for t, r in zip(trajectories, rewards, strict=True)]
 
 
 def stitched(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
@@ -151,6 +161,9 @@ EXPERIMENTS: dict[str, dict[str, Trial]] = {
         "GRPO": Trial(change=learning(algorithm="grpo", **GROUPS)),
         "RLOO": Trial(change=learning(algorithm="rloo", **GROUPS)),
         "REINFORCE++": Trial(change=learning(algorithm="reinforce++")),
+        "GRPO, rewards shuffled": Trial(
+            change=learning(algorithm="grpo", **GROUPS), rewrite=shuffled
+        ),
     },
     "layouts": {
         "exact": Trial(),
@@ -196,6 +209,8 @@ def figures(report: EvalReport, metrics: Sequence[dict[str, Any]]) -> dict[str, 
         size = cell.num_objectives
         found[f"em_{size}"] = cell.estimates["em"].mean / size
         found[f"turns_{size}"] = cell.estimates["num_turns"].mean
+        found[f"survival_{size}"] = cell.estimates["survival"].mean
+    found["valid_turns"] = report.cells[0].estimates["valid_turns"].mean
     if metrics and "logprob_gap" in metrics[0]:
         found["gap_max"] = max(record["logprob_gap_max"] for record in metrics)
         found["gap"] = statistics.mean(record["logprob_gap"] for record in metrics)

@@ -1,6 +1,6 @@
 """How fast the tiny policy's whole loop is, rollout and update, and where the time goes.
 
-    OMP_NUM_THREADS=1 python benchmarks/loop_profile.py --policy runs/tiny_sft/policy
+    OMP_NUM_THREADS=1 python benchmarks/loop_profile.py
       -> docs/results/loop_profile.json
     ... --against ../older/src      the same loop with the mem1 of another checkout, side by side
 
@@ -34,7 +34,7 @@ from mem1.training import TrainWatcher, train_policy
 from mem1.types import Trajectory
 
 ROOT = Path(__file__).parent.parent
-CONFIGS = ("tiny_ppo", "tiny_grpo")
+CONFIGS = ("learn", "learn_grpo")
 
 ROLLOUT, UPDATE = "rollout", "update"
 PARTS: dict[str, tuple[str, ...]] = {
@@ -224,7 +224,7 @@ def compared(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--policy", type=Path, default=Path("runs/tiny_sft/policy"))
+    parser.add_argument("--policy", type=Path, default=ROOT / "data/ledger/internal_state")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--against", type=Path, help="the src folder of another checkout")

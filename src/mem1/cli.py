@@ -5,7 +5,7 @@
     mem1 rollout configs/demo.toml                     the trajectories alone
     mem1 report runs/demo                              the report of a run, written again
     mem1 report --horizon runs/demo runs/large         what becomes of agents as N grows
-    mem1 train configs/tiny_ppo.toml                   a policy, trained on what it ran
+    mem1 train configs/learn.toml                      a policy, trained on what it ran
     mem1 verify --model FOLDER                         trained = run, as a number
     mem1 data compose | index                          prepare tasks and corpora
 

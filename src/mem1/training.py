@@ -4,8 +4,8 @@
     [train]  how it learns
 
 >>> import mem1                                                                   # doctest: +SKIP
->>> config = mem1.load_config("configs/tiny_ppo.toml")                            # doctest: +SKIP
->>> mem1.train_policy(config, folder="runs/tiny_ppo")                             # doctest: +SKIP
+>>> config = mem1.load_config("configs/learn.toml")                               # doctest: +SKIP
+>>> mem1.train_policy(config, folder="runs/learn")                                # doctest: +SKIP
 """
 
 import asyncio
