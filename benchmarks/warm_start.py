@@ -21,6 +21,8 @@ from mem1.training import TrainWatcher, train_policy
 ROOT = Path(__file__).parent.parent
 CONTEXTS = ("internal_state", "full")
 SHORT = ("tasks.num_objectives=[1, 2, 3]", "train.steps=1200", "train.optimizer.cooldown=0")
+ROUNDS = 2
+"""Of tasks of all lengths; the learning rate falls at the end of each."""
 SIZE = {"hidden": 96, "layers": 3, "heads": 3, "window": 4096}
 
 
@@ -29,8 +31,11 @@ def warm_start(context: str, *, folder: Path, overrides: tuple[str, ...] = ()) -
     base = folder / "base"
     if not base.exists():
         make_tiny(base, seed=0, **SIZE)
-    short = imitate(context, base, folder=folder / f"{context}_short", overrides=SHORT + overrides)
-    return imitate(context, short, folder=folder / context, overrides=overrides)
+    policy = imitate(context, base, folder=folder / f"{context}-short", overrides=SHORT + overrides)
+    for seed in range(ROUNDS):
+        again = (f"train.seed={seed}", *overrides)
+        policy = imitate(context, policy, folder=folder / f"{context}-{seed}", overrides=again)
+    return policy
 
 
 def imitate(context: str, model: Path, *, folder: Path, overrides: tuple[str, ...]) -> Path:
