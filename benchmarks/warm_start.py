@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("contexts", nargs="*", choices=[[], *CONTEXTS], default=CONTEXTS)
     for context in parser.parse_args().contexts:
-        policy = warm_start(context, folder=ROOT / "runs/warm_start")
+        policy = warm_start(context, folder=Path("runs/warm_start"))
         shipped = ROOT / "data/ledger" / context
         shutil.rmtree(shipped, ignore_errors=True)
         shutil.copytree(policy, shipped)
