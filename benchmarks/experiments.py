@@ -6,9 +6,9 @@
 
     algorithms   PPO, GRPO, RLOO and REINFORCE++ on as many episodes each; GRPO with the rewards of
                  each batch shuffled among its episodes
-    layouts      PPO on exact rows; on the paper's stitched rows and on plain stitched ones, which
-                 both ask for other probabilities than were sampled with, uncorrected as in the released
-                 code; on turns that end alone
+    rows         PPO on exact rows; on the paper's stitched rows and on plain stitched ones, which
+                 both ask for other probabilities than were sampled with, uncorrected as in the
+                 released code; on exact rows whose turns end alone
     imitation    PPO against more imitation, of flawless demonstrations, on as many episodes
     modes        contexts encoded anew each turn against keys and values that are kept and evicted
 
@@ -21,7 +21,6 @@ import math
 import random
 import statistics
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,8 +66,8 @@ COLUMNS = (
     "encoded_tokens",
     "seconds",
 )
-"""Of the table: EM per objective by N; of the test at N = 1, its valid turns; how far the trainer's
-log-probabilities were from the sampler's, nats; share of clipped ratios; tokens of rows; seconds."""
+"""Of the table: EM per objective by N; valid turns at N = 1; how far the trainer's probabilities
+were from the sampler's, in nats; share of clipped ratios; tokens of rows; seconds."""
 
 Rewrite = Callable[[Sequence[Trajectory]], list[Trajectory]]
 """What becomes of a batch before it's learned from."""
@@ -197,7 +196,7 @@ EXPERIMENTS: dict[str, dict[str, Trial]] = {
             change=learning(algorithm="grpo", **GROUPS), rewrite=shuffled
         ),
     },
-    "layouts": {
+    "rows": {
         "exact": Trial(change=in_four_updates),
         "stitched, the paper's mask": Trial(
             change=in_four_updates, rewrite=stitched, corrected=False
@@ -216,10 +215,11 @@ EXPERIMENTS: dict[str, dict[str, Trial]] = {
 def trained(trial: Trial, *, seed: int, folder: Path) -> tuple[Path, list[dict[str, Any]]]:
     """Train, or go on. Gives the policy's folder and the metrics of all steps."""
     config = config_of(trial, seed=seed)
-    as_given = (
-        nullcontext() if trial.corrected else patch.object(losses, "importance_weights", ones)
-    )
-    with as_given, open_run(config, folder=folder, watcher=TrainWatcher()) as run:
+    weights = ones if not trial.corrected else losses.importance_weights
+    with (
+        patch.object(losses, "importance_weights", weights),
+        open_run(config, folder=folder, watcher=TrainWatcher()) as run,
+    ):
         policy = train(replace(run, source=Rewritten(run.source, trial.rewrite)))
     metrics = [record for record in read_metrics(folder / METRICS_FILE) if "loss" in record]
     return policy, metrics
