@@ -30,6 +30,7 @@ import matplotlib as mpl
 import orjson
 import torch
 from torch import Tensor
+from warm_start import SIZE
 
 import mem1
 from mem1.config import LedgerTasks, RunConfig
@@ -42,6 +43,7 @@ from mem1.train.config import DemonstrationsConfig
 from mem1.train.curriculum import Level
 from mem1.train.logbook import METRICS_FILE, read_metrics
 from mem1.train.sources import Source
+from mem1.train.tiny import make_tiny
 from mem1.train.trainer import train
 from mem1.training import TrainWatcher, open_run
 from mem1.types import Context, Segment, SegmentKind, Trajectory, Turn
@@ -270,12 +272,17 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float]:
 def experiment(name: str, *, seeds: Sequence[int]) -> None:
     found: dict[str, list[dict[str, float]]] = {}
     curves: dict[str, list[list[dict[str, Any]]]] = {}
-    start = mem1.load_config(ROOT / "configs/learn.toml").engine.model
-    found["the start"] = []
+    folder = ROOT / "runs/experiments" / name
+    begun = {
+        "untrained": folder / "untrained",
+        "the start": ROOT / mem1.load_config(ROOT / "configs/learn.toml").engine.model,
+    }
+    make_tiny(begun["untrained"], seed=0, **SIZE)
     for seed in seeds:
-        folder = ROOT / "runs/experiments" / name
-        begun = tested(Trial(), seed=seed, policy=ROOT / start, folder=folder / f"start-{seed}")
-        found["the start"].append(figures(begun, []))
+        for label, policy in begun.items():
+            place = folder / f"{policy.name}-{seed}"
+            report = tested(Trial(), seed=seed, policy=policy, folder=place)
+            found.setdefault(label, []).append(figures(report, []))
         for label, trial in EXPERIMENTS[name].items():
             print(f"{name}: {label}, seed {seed}", flush=True)
             place = folder / f"{label.replace(', ', '-').replace(' ', '-')}-{seed}"
