@@ -315,6 +315,8 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
 
 def cell(values: Sequence[float]) -> str:
     mean, half = over_seeds(values)
+    if 0 < mean < 1e-3:
+        return f"{mean:.1e} ± {half:.1e}"
     return f"{mean:,.0f} ± {half:,.0f}" if mean > 100 else f"{mean:.3f} ± {half:.3f}"
 
 
