@@ -66,10 +66,9 @@ COLUMNS = (
     "gap",
     "clipped",
     "encoded_tokens",
-    "seconds",
 )
 """Of the table: EM per objective by N; valid turns at N = 1; how far the trainer's probabilities
-were from the sampler's, in nats; share of clipped ratios; tokens of rows; seconds."""
+were from the sampler's, in nats; share of clipped ratios; tokens of rows."""
 
 Rewrite = Callable[[Sequence[Trajectory]], list[Trajectory]]
 """What becomes of a batch before it's learned from."""
@@ -259,7 +258,6 @@ def figures(report: EvalReport, metrics: Sequence[dict[str, Any]]) -> dict[str, 
         return found
     found["encoded_tokens"] = sum(record["packed_tokens"] for record in metrics)
     found["sampled_tokens"] = sum(record["generated_tokens"] for record in metrics)
-    found["seconds"] = sum(record["collect_s"] + record["learn_s"] for record in metrics)
     return found
 
 
