@@ -1,12 +1,12 @@
 """What the demo begins with: policies of random weights imitate an imperfect expert.
 
-    OMP_NUM_THREADS=1 python benchmarks/warm_start.py
+    OMP_NUM_THREADS=1 python benchmarks/warm_start.py [internal_state] [full]
       -> runs/warm_start/            as  mem1 train configs/learn_start.toml  leaves them
       -> data/ledger/internal_state  a third of a million parameters, 1.4 MB, an ordinary folder
       -> data/ledger/full            the same, of demonstrations under full context
 
 Copying is learned late and suddenly, so short tasks come first: their steps cost a fifth. It goes
-on where it was stopped.
+on where it was stopped. Two cores make the two at once: give each its own command.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from mem1.training import TrainWatcher, train_policy
 
 ROOT = Path(__file__).parent.parent
 CONTEXTS = ("internal_state", "full")
-SHORT = ("tasks.num_objectives=[1, 2, 3]", "train.steps=1200", "train.optimizer.cooldown=0")
-ROUNDS = 2
+SHORT = ("tasks.num_objectives=[1, 2, 3]", "train.steps=800", "train.optimizer.cooldown=0")
+ROUNDS = 3
 """Of tasks of all lengths; the learning rate falls at the end of each."""
 SIZE = {"hidden": 96, "layers": 3, "heads": 3, "window": 4096}
 
