@@ -26,3 +26,12 @@ def test_training_draws_its_rewards(capfd):
     shown = capfd.readouterr().err
     assert "reward 0.00 ▁▄█ 1.00" in shown
     assert "step 4: held out 0.700" in shown
+
+
+def test_training_tells_the_level_where_there_is_a_curriculum(capfd):
+    with TrainProgress(num_steps=2) as progress:
+        progress.step(1, {"level": 1.0, "reward": 0.5, "validation/reward": 0.25})
+        progress.step(2, {"level": 2.0, "reward": 0.5, "validation/reward": 0.5})
+    shown = capfd.readouterr().err
+    assert "step 1: level 1  reward 0.500  held out 0.250" in shown
+    assert "step 2: level 2" in shown

@@ -265,6 +265,7 @@ def curve(name: str, values: Sequence[float]) -> str:
 
 
 _STEP_FIGURES = (
+    ("level", "level", 0),
     ("reward", "reward", 3),
     ("held out", "validation/reward", 3),
     ("valid", "valid_turns", 2),

@@ -10,7 +10,7 @@ from made import task, turn
 
 from mem1.evals import aggregate, build_report, measure, read_report, write_report
 from mem1.evals.metrics import Estimate, compressions, estimates, over_tasks
-from mem1.types import StopReason, Trajectory, Turn
+from mem1.types import Segment, SegmentKind, StopReason, Trajectory, Turn
 
 
 def trajectory(
@@ -47,6 +47,20 @@ def test_figures_of_a_trajectory():
         "seconds": 2.5,
         "invention": 0.0,  # nothing was seen: no other figure of the memory is defined
     }
+
+
+def with_state(tokens: int) -> Turn:
+    first, *others = (shown := turn(prompt=10, kept=5, sampled=3)).context
+    state = Segment(
+        kind=SegmentKind.INTERNAL_STATE, turn=1, token_ids=(7,) * tokens, text="<think>", start=0
+    )
+    return replace(shown, context=(first, state, *others))
+
+
+def test_state_tokens_are_a_mean_over_the_contexts_that_hold_a_state():
+    shown = trajectory(turn(prompt=10, sampled=4), with_state(6), with_state(9))
+    assert measure(shown)["state_tokens"] == 7.5
+    assert "state_tokens" not in measure(trajectory(*TWO_TURNS))
 
 
 def test_a_trajectory_without_turns_has_figures_too():

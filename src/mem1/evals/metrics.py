@@ -9,12 +9,13 @@ A figure that a trajectory doesn't have (survival, where nothing was held) is le
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 
 import numpy as np
 
 from mem1.evals.memory import MEMORY_METRICS, survival_by_age, trace
 from mem1.rewards import score_answer
-from mem1.types import FAILURES, SegmentKind, StopReason, Trajectory, Turn, num_tokens
+from mem1.types import FAILURES, Segment, SegmentKind, StopReason, Trajectory, Turn, num_tokens
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -64,6 +65,13 @@ def prompt_tokens(trajectory: Trajectory) -> float:
     return float(sum(num_tokens(turn.context) for turn in trajectory.turns))
 
 
+def state_tokens(trajectory: Trajectory) -> float | None:
+    """Tokens of an internal state with its tags, mean over the contexts that hold one; None if none
+    does."""
+    sizes = [num_tokens(states) for turn in trajectory.turns if (states := _states(turn))]
+    return fmean(sizes) if sizes else None
+
+
 def turns_per_objective(trajectory: Trajectory) -> float:
     """Turns divided by the number of objectives."""
     return trajectory.num_turns / len(trajectory.task.objectives)
@@ -100,16 +108,21 @@ def _prompt_tokens(turn: Turn) -> int:
     return num_tokens([s for s in turn.context if s.kind is SegmentKind.PROMPT])
 
 
+def _states(turn: Turn) -> list[Segment]:
+    return [s for s in turn.context if s.kind is SegmentKind.INTERNAL_STATE]
+
+
 def _turns(trajectory: Trajectory) -> float:
     return float(trajectory.num_turns)
 
 
-METRICS: Mapping[str, Callable[[Trajectory], float]] = {
+METRICS: Mapping[str, Callable[[Trajectory], float | None]] = {
     "peak_tokens": peak_tokens,
     "peak_tokens_without_prompt": peak_tokens_without_prompt,
     "dependency": dependency,
     "generated_tokens": generated_tokens,
     "prompt_tokens": prompt_tokens,
+    "state_tokens": state_tokens,
     "num_turns": _turns,
     "turns_per_objective": turns_per_objective,
     "compressions": compressions,
@@ -128,7 +141,8 @@ def measure(trajectory: Trajectory) -> dict[str, float]:
     figures = {name: metric(trajectory) for name, metric in METRICS.items()}
     memory = trace(trajectory)
     held = {name: metric(memory) for name, metric in MEMORY_METRICS.items()}
-    return score.parts() | figures | {n: value for n, value in held.items() if value is not None}
+    found = {name: value for name, value in (figures | held).items() if value is not None}
+    return score.parts() | found
 
 
 def aggregate(trajectories: Sequence[Trajectory], *, seed: int = 0) -> dict[str, Estimate]:
