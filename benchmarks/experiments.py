@@ -1,6 +1,6 @@
 """What a tiny policy teaches about training a memory: trials that begin as the demo does.
 
-    OMP_NUM_THREADS=1 python benchmarks/experiments.py algorithms rows     (one name, or several)
+    OMP_NUM_THREADS=1 python benchmarks/experiments.py algorithms rows     (some, or all)
       -> runs/experiments/START/TRIAL-SEED/   as  mem1 train  and  mem1 eval  leave them
       -> docs/results/algorithms/             results.json, table.md, curves.svg
       -> docs/experiments.md                  the same table, where the page has room for it
@@ -249,10 +249,10 @@ def with_results(page: str, *, name: str, text: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="+", choices=list(EXPERIMENTS))
+    parser.add_argument("names", nargs="*", choices=[[], *EXPERIMENTS], help="none: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     asked = parser.parse_args()
-    for name in asked.names:
+    for name in asked.names or EXPERIMENTS:
         experiment(name, seeds=asked.seeds)
 
 

@@ -83,15 +83,18 @@ def title(name: str) -> str:
 
 def cell(found: Sequence[Mapping[str, float]], name: str) -> str:
     """A figure over the seeds that have it; – if none has."""
-    if name.startswith("half_life"):
-        return _half_life([seed[key] for seed in found if (key := f"survival{name[9:]}") in seed])
-    values = [seed[name] for seed in found if name in seed]
+    key = name.replace("half_life", "survival")
+    values = [seed[key] for seed in found if key in seed]
     if not values:
         return "–"
     known = "" if len(values) == len(found) else f" ({len(values)})"
     mean, half = over_seeds(values)
+    return (_number(mean, half) if key == name else _half_life(mean, half)) + known
+
+
+def _number(mean: float, half: float) -> str:
     style = ".1e" if 0 < mean < 1e-3 else ",.0f" if mean >= 100 else ".3f"
-    return f"{mean:{style}}" + ("" if math.isnan(half) else f" ± {half:{style}}") + known
+    return f"{mean:{style}}" + ("" if math.isnan(half) else f" ± {half:{style}}")
 
 
 def over_seeds(values: Sequence[float]) -> tuple[float, float]:
@@ -106,19 +109,16 @@ def over_seeds(values: Sequence[float]) -> tuple[float, float]:
     return statistics.mean(values), spread / math.sqrt(len(values))
 
 
-def _half_life(survivals: Sequence[float]) -> str:
-    """In turns, of the mean survival; its ends are those of the interval."""
-    if not survivals:
-        return "–"
-    mean, half = over_seeds(survivals)
+def _half_life(survival: float, half: float) -> str:
+    """In turns, of a mean survival; the ends are those of its interval."""
 
-    def turns(survival: float) -> str:
-        found = half_life(min(max(survival, 0.0), 1.0))
+    def turns(share: float) -> str:
+        found = half_life(min(max(share, 0.0), 1.0))
         return "∞" if found is None else f"{found:.1f}"
 
     if math.isnan(half):
-        return turns(mean)
-    return f"{turns(mean)} [{turns(mean - half)}, {turns(mean + half)}]"
+        return turns(survival)
+    return f"{turns(survival)} [{turns(survival - half)}, {turns(survival + half)}]"
 
 
 def curves(
