@@ -36,8 +36,7 @@ def test_every_trial_is_a_config_that_trains(name):
     config = config_of(TRIALS[name], seed=3)
     train, _ = check_trainable(config)
     assert (train.seed, config.sampling.seed) == (3, 3)
-    assert run_levels(config, train)
-    assert train.steps == (160 if TRIALS[name].most_tokens else 30)
+    assert len(run_levels(config, train)) == (3 if train.curriculum else 1)
 
 
 def test_plain_rows_are_those_of_an_agent_that_forgets_nothing():
