@@ -5,7 +5,7 @@
       -> data/ledger/internal_state  a third of a million parameters, 1.4 MB, an ordinary folder
       -> data/ledger/full            the same, of demonstrations under full context
 
-Copying is learned late and suddenly, so short tasks come first: their steps cost a fifth. It goes
+Copying is learned late and suddenly, so what is short comes first: its steps cost a fifth. It goes
 on where it was stopped. Two cores make the two at once: give each its own command.
 """
 
@@ -20,9 +20,23 @@ from mem1.training import TrainWatcher, train_policy
 
 ROOT = Path(__file__).parent.parent
 CONTEXTS = ("internal_state", "full")
-SHORT = ("tasks.num_objectives=[1, 2, 3]", "train.steps=800", "train.optimizer.cooldown=0")
-ROUNDS = 3
-"""Of tasks of all lengths; the learning rate falls at the end of each."""
+_HASTY = ("train.data.expert.early_answer=0.9", "train.data.expert.flawless=0.2")
+"""Of an expert who rarely comes to long notes."""
+_MIXED = ("tasks.num_objectives=[1, 2, 3, 4, 6, 8, 12, 16]", "train.steps=1600", *_HASTY)
+STAGES: dict[str, tuple[str, ...]] = {
+    "short": (
+        "tasks.num_objectives=[1, 2, 3]",
+        "train.steps=1200",
+        "train.optimizer.cooldown=0",
+        *_HASTY,
+    ),
+    "mixed-1": (*_MIXED, "train.seed=0"),
+    "mixed-2": (*_MIXED, "train.seed=1"),
+    "long-1": ("train.seed=3",),
+    "long-2": ("train.seed=4",),
+}
+"""What changes in configs/learn_start.toml. The learning rate falls at the end of all but the
+first."""
 SIZE = {"hidden": 96, "layers": 3, "heads": 3, "window": 4096}
 
 
@@ -31,10 +45,10 @@ def warm_start(context: str, *, folder: Path, overrides: tuple[str, ...] = ()) -
     base = folder / "base"
     if not base.exists():
         make_tiny(base, seed=0, **SIZE)
-    policy = imitate(context, base, folder=folder / f"{context}-short", overrides=SHORT + overrides)
-    for seed in range(ROUNDS):
-        again = (f"train.seed={seed}", *overrides)
-        policy = imitate(context, policy, folder=folder / f"{context}-{seed}", overrides=again)
+    policy = base
+    for stage, changes in STAGES.items():
+        place = folder / f"{context}-{stage}"
+        policy = imitate(context, policy, folder=place, overrides=(*changes, *overrides))
     return policy
 
 
