@@ -14,6 +14,7 @@ from mem1.config import LedgerTasks, LocalConfig, RunConfig, RunSettings
 from mem1.context import Budget, ContextPolicy, InternalState
 from mem1.engines.local import load_model
 from mem1.rewards import RewardOutput
+from mem1.rollout.advantages import ADVANTAGES
 from mem1.train.checkpoint import latest_checkpoint
 from mem1.train.config import CriticConfig, LossConfig, OptimizerConfig, TrainConfig
 from mem1.train.logbook import METRICS_FILE, read_metrics
@@ -153,6 +154,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         **tensors,
         **exported,
         "metrics": figures(folder),
+        "advantages": {p.name: p.read_bytes() for p in (folder / ADVANTAGES).glob("*")},
     }
 
 

@@ -17,7 +17,11 @@ from safetensors.torch import load_file  # noqa: E402
 
 from mem1.config import LedgerTasks  # noqa: E402
 from mem1.errors import EngineError, StoreError, TrainingError  # noqa: E402
+from mem1.packing import sampled_tokens  # noqa: E402
+from mem1.rollout import read_trajectories  # noqa: E402
+from mem1.rollout.advantages import ADVANTAGES, advantages_of, read_advantages  # noqa: E402
 from mem1.train.config import CurriculumConfig, LoraConfig  # noqa: E402
+from mem1.train.sources import ROLLOUTS  # noqa: E402
 from mem1.train.trainer import BEST_POLICY, CHECKPOINTS  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -76,6 +80,26 @@ def test_the_same_run_gives_the_same_bits(tiny, tmp_path, whole):
     assert outcome(tmp_path) == whole("grpo")
     assert [line["step"] for line in figures(tmp_path)] == [1, 2, 3, 4]
     assert all(line["grad_norm"] > 0 for line in figures(tmp_path))
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_the_advantages_of_every_step_are_kept_beside_its_rollouts(tiny, tmp_path, algorithm):
+    train_run(run_config(tiny, algorithm), tmp_path)
+    names = sorted(path.name for path in (tmp_path / ROLLOUTS).iterdir())
+    assert sorted(path.name for path in (tmp_path / ADVANTAGES).iterdir()) == names
+    for path in (tmp_path / ROLLOUTS).iterdir():
+        stored, done = read_advantages(path), list(read_trajectories(path))
+        found = [value for t in done for turn in advantages_of(t, stored=stored) for value in turn]
+        assert len(found) == sampled_tokens(done).num_tokens
+        assert any(found)
+        assert algorithm != "ppo" or abs(sum(found)) < 0.01 * len(found)
+
+
+def test_advantages_of_steps_that_are_made_anew_are_forgotten(tiny, tmp_path):
+    train_run(config_of("grpo", tiny), tmp_path)
+    (tmp_path / ADVANTAGES / "step-000005.jsonl").touch()
+    train_run(config_of("grpo", tiny), tmp_path)
+    assert len(list((tmp_path / ADVANTAGES).iterdir())) == 4
 
 
 @pytest.mark.parametrize("kind", ["grpo", "ppo", "lora"])

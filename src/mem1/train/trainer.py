@@ -6,6 +6,7 @@ runs/demo/config.toml       what it was started with
 runs/demo/metrics.jsonl     one line for each step
 runs/demo/checkpoints/      what it goes on from when it's started again
 runs/demo/rollouts/         the trajectories of each step
+runs/demo/advantages/       how good each of their sampled tokens was found
 runs/demo/validation/       those of the held-out tasks
 runs/demo/policy/           the trained model
 """
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 
 from mem1.evals.metrics import measure
+from mem1.rollout.advantages import ADVANTAGES, write_advantages
 from mem1.train.checkpoint import (
     Checkpoint,
     State,
@@ -38,7 +40,7 @@ from mem1.train.config import ShapingConfig
 from mem1.train.curriculum import Level, Place, moved
 from mem1.train.experience import gather
 from mem1.train.logbook import Logbook
-from mem1.train.sources import Source
+from mem1.train.sources import Source, step_file
 from mem1.train.update import Learner, imitate, learn
 from mem1.types import Trajectory
 
@@ -102,7 +104,7 @@ def train(run: Run) -> Path:
 
 def _begin(run: Run, logbook: Logbook) -> _Progress:
     """Evaluate the policy as it came."""
-    run.source.forget_after(0)
+    _forget_after(run, step=0)
     metrics = _validate(run, step=0) if run.learner.config.eval_every else {}
     if metrics:
         logbook.write(metrics, step=0)
@@ -150,6 +152,11 @@ def _improve(run: Run, trajectories: Sequence[Trajectory], *, step: int) -> dict
         learned = imitate(learner, trajectories, name=name)
     else:
         experience = gather(trajectories, policy=learner.policy, config=learner.config)
+        write_advantages(
+            run.folder / ADVANTAGES / step_file(step),
+            trajectories,
+            advantages=experience.advantages_T.tolist(),
+        )
         learned = learn(learner, experience, name=name)
         if learner.config.shaping != ShapingConfig():
             learned["shaped_reward"] = float(experience.rewards_B.mean())
@@ -235,10 +242,18 @@ def _resume(run: Run) -> _Progress | None:
     if learner.critic_optimizer:
         learner.critic_optimizer.load(parts["critic_optimizer"])
     set_rng_state(parts["rng"])
-    run.source.forget_after(found.step)
+    _forget_after(run, step=found.step)
     place = Place.read(parts["curriculum"].info) if learner.config.curriculum else Place()
     best = parts["run"].info["best"]
     return _Progress(step=found.step, saved=found.step, place=place, best=best)
+
+
+def _forget_after(run: Run, *, step: int) -> None:
+    """Delete what the run has stored of the steps that it makes anew."""
+    run.source.forget_after(step)
+    for path in (run.folder / ADVANTAGES).glob("step-*.jsonl"):
+        if path.name > step_file(step):
+            path.unlink()
 
 
 def _export(run: Run) -> Path:
