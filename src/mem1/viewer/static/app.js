@@ -10,11 +10,14 @@
     return path.length === 2 ? mem1.listPage : mem1.trajectoryPage;
   };
 
-  const wrong = (error) => ({ title: "Not shown", path: [["Not shown"]], element: h("div", { role: "alert" },
+  const wrong = (error) =>
+    ({ title: "Not shown", path: [["Not shown"]], element: h("div", { role: "alert" },
     h("h1", { tabindex: "-1" }, "This can't be shown"), h("p", null, error.message)) });
 
   const crumbs = (path) => h("ol", null, [["Runs", "#/"], ...path].map(([name, href], place, all) =>
-    h("li", null, place < all.length - 1 ? h("a", { href }, name) : h("span", { "aria-current": "page" }, name))));
+    h("li", null,
+      place < all.length - 1 ? h("a", { href }, name)
+        : h("span", { "aria-current": "page" }, name))));
 
   const go = async ({ again = false } = {}) => {
     const route = mem1.here(), number = ++asked;

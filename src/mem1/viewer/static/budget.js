@@ -12,8 +12,10 @@
     return found;
   };
 
-  const say = (turn, found) => `Turn ${turn.turn}: ${mem1.plural(turn.context_tokens + turn.reply_tokens, "token")} (${
-    Object.entries(found).filter(([, size]) => size).map(([kind, size]) => `${mem1.KINDS[kind]} ${mem1.number(size)}`)
+  const say = (turn, found) =>
+    `Turn ${turn.turn}: ${mem1.plural(turn.context_tokens + turn.reply_tokens, "token")} (${
+    Object.entries(found).filter(([, size]) => size)
+      .map(([kind, size]) => `${mem1.KINDS[kind]} ${mem1.number(size)}`)
       .join(", ")}); full context would hold ${mem1.number(turn.full_tokens + turn.reply_tokens)}`;
 
   /**
@@ -23,8 +25,10 @@
     const found = turns.map((turn) => sizes(turn, segments));
     const kinds = Object.keys(mem1.KINDS).filter((kind) => found.some((one) => one[kind]));
     const full = turns.map((turn) => turn.full_tokens + turn.reply_tokens);
-    const most = turns.reduce((top, turn, i) =>
-      Math.max(top, turn.context_tokens + turn.reply_tokens, full[i]), bound ?? 0);
+    const peak = turns.reduce((m, turn) => Math.max(m, turn.context_tokens + turn.reply_tokens), 0);
+    const summary = `Tokens of ${mem1.plural(turns.length, "turn")}: at most ${
+      mem1.number(peak)} at once${bound === null ? "" : `, bound ${mem1.number(bound)}`}`;
+    const most = full.reduce((top, size) => Math.max(top, size), Math.max(peak, bound ?? 0));
     const told = h("p", { class: "told quiet" }, "");
     const tell = (turn) => { told.textContent = say(turns[turn - 1], found[turn - 1]); };
     let current = 1, place = () => {};
@@ -43,10 +47,14 @@
         return `M${(x(i) + gap / 2).toFixed(2)} ${from.toFixed(1)}h${(slot - gap).toFixed(2)}V${
           to.toFixed(1)}h${(gap - slot).toFixed(2)}z`;
       }).join("") }));
-      const every = Math.max(1, mem1.ticks(0, turns.length, Math.max(2, Math.floor(width / 60)))[1]);
+      const every = Math.max(1,
+        mem1.ticks(0, turns.length, Math.max(2, Math.floor(width / 60)))[1]);
       const numbered = turns.filter(({ turn }) => turn === 1 || turn % every === 0);
-      const steps = full.map((v, i) => `${i ? "L" : "M"}${x(i).toFixed(2)} ${y(v).toFixed(1)}h${slot.toFixed(2)}`);
-      const band = s("rect", { class: "current", y: TOP - 8, height: HEIGHT - TOP - BOTTOM + 8, width: Math.max(3, slot) });
+      const steps = full.map((v, i) =>
+        `${i ? "L" : "M"}${x(i).toFixed(2)} ${y(v).toFixed(1)}h${slot.toFixed(2)}`);
+      const band = s("rect",
+        { class: "current", y: TOP - 8, height: HEIGHT - TOP - BOTTOM + 8,
+          width: Math.max(3, slot) });
       const number = (event) => {
         const left = event.currentTarget.getBoundingClientRect().left;
         const i = Math.floor((event.clientX - left - LEFT) / slot);
@@ -57,11 +65,11 @@
       };
       place = () => band.setAttribute("x", x(current - 1) - Math.max(0, 3 - slot) / 2);
       place();
-      return s("svg", { width, height: HEIGHT, role: "img", class: "budget", onpointermove: hear, onpointerleave: () => tell(current),
+      return s("svg",
+        { width, height: HEIGHT, role: "img", class: "budget", onpointermove: hear,
+          onpointerleave: () => tell(current),
         onclick: (event) => { const turn = number(event); if (turn) open(turn); },
-        "aria-label": `Tokens of ${mem1.plural(turns.length, "turn")}: at most ${mem1.number(turns.reduce(
-          (m, t) => Math.max(m, t.context_tokens + t.reply_tokens), 0))} at once${
-          bound === null ? "" : `, bound ${mem1.number(bound)}`}` },
+        "aria-label": summary },
         band,
         ticks.map((v) => s("g", null,
           s("path", { d: `M${LEFT} ${y(v)}H${end}`, class: v ? "grid" : "axis" }),
@@ -69,10 +77,12 @@
         bars,
         s("path", { class: "full", d: steps.join("") }),
         bound !== null && s("path", { class: "bound", d: `M${LEFT} ${y(bound)}H${end}` }),
-        numbered.map(({ turn }) => s("text", { x: x(turn - 0.5), y: HEIGHT - 13, "text-anchor": "middle" }, turn)));
+        numbered.map(({ turn }) =>
+          s("text", { x: x(turn - 0.5), y: HEIGHT - 13, "text-anchor": "middle" }, turn)));
     };
 
-    const line = (kind, text) => h("li", null, s("svg", { width: 26, height: 10, "aria-hidden": "true" },
+    const line = (kind, text) =>
+      h("li", null, s("svg", { width: 26, height: 10, "aria-hidden": "true" },
       s("path", { d: "M1 5H25", class: kind })), text);
     const legend = mem1.legend(kinds);
     legend.append(...[bound !== null && line("bound", `bound, ${mem1.number(bound)}`),

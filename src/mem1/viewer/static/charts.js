@@ -1,6 +1,6 @@
 "use strict";
-// Lines with intervals in SVG. A series is {label, look, points: [{x, y, low, high}]}; its look is a
-// number that gives colour, dash and marker together, so that no line is told by colour alone.
+// Lines with intervals in SVG. A series is {label, look, points: [{x, y, low, high}]}; its look is
+// a number that gives colour, dash and marker together: no line is told by colour alone.
 (() => {
   const { h, s } = mem1;
   const HEIGHT = 190, LEFT = 46, RIGHT = 10, TOP = 10, BOTTOM = 34;
@@ -30,7 +30,8 @@
     return `${+value.toPrecision(3)}`;
   };
 
-  const path = (places) => places.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`)
+  const path = (places) =>
+    places.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`)
     .join("");
 
   const marks = ({ look, points }, x, y) => {
@@ -41,7 +42,8 @@
       s("path", { d: path(places), class: "line", "stroke-dasharray": DASHES[look % 4] }),
       s("path", { d: bars.join(""), class: "interval" }),
       points.length <= 24 && places.map(([a, b]) => s("path",
-        { d: MARKERS[look % 4], class: "marker", transform: `translate(${a.toFixed(1)} ${b.toFixed(1)})` })));
+        { d: MARKERS[look % 4], class: "marker",
+          transform: `translate(${a.toFixed(1)} ${b.toFixed(1)})` })));
   };
 
   const draw = (width, { series, xLabel, title, spread }) => {
@@ -52,16 +54,20 @@
     const scale = spread ? Math.log2 : (value) => value;
     const from = scale(xs[0]), to = scale(xs.at(-1));
     const [bottom, top] = [yTicks[0], yTicks.at(-1)];
-    const x = (v) => LEFT + (width - LEFT - RIGHT) * (to > from ? (scale(v) - from) / (to - from) : 0.5);
+    const x = (v) =>
+      LEFT + (width - LEFT - RIGHT) * (to > from ? (scale(v) - from) / (to - from) : 0.5);
     const y = (v) => HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (v - bottom) / (top - bottom || 1);
-    const xTicks = spread ? xs : mem1.ticks(xs[0], xs.at(-1), 5).filter((v) => v >= xs[0] && v <= xs.at(-1));
-    return s("svg", { width, height: HEIGHT, role: "img", "aria-label": `${title}, against ${xLabel}` },
+    const xTicks = spread ? xs
+      : mem1.ticks(xs[0], xs.at(-1), 5).filter((v) => v >= xs[0] && v <= xs.at(-1));
+    return s("svg",
+      { width, height: HEIGHT, role: "img", "aria-label": `${title}, against ${xLabel}` },
       yTicks.map((v) => s("g", null,
         s("path", { d: `M${LEFT} ${y(v)}H${width - RIGHT}`, class: v ? "grid" : "axis" }),
         s("text", { x: LEFT - 6, y: y(v) + 4, "text-anchor": "end" }, mem1.compact(v)))),
       xTicks.map((v) => s("text", { x: x(v), y: HEIGHT - BOTTOM + 15, "text-anchor": "middle" },
         mem1.compact(v))),
-      s("text", { x: (LEFT + width - RIGHT) / 2, y: HEIGHT - 3, "text-anchor": "middle", class: "label" },
+      s("text",
+        { x: (LEFT + width - RIGHT) / 2, y: HEIGHT - 3, "text-anchor": "middle", class: "label" },
         xLabel),
       series.map((one) => marks(one, x, y)));
   };
@@ -73,5 +79,6 @@
   /** What the lines of several charts mean, once. */
   mem1.seriesLegend = (series) => h("ul", { class: "legend" }, series.map(({ label, look }) =>
     h("li", null, s("svg", { width: 34, height: 12, "aria-hidden": "true", class: "sample" },
-      marks({ look, points: [{ x: 0, y: 0 }, { x: 1, y: 0 }] }, (v) => 4 + 26 * v, () => 6)), label)));
+      marks({ look, points: [{ x: 0, y: 0 }, { x: 1, y: 0 }] }, (v) => 4 + 26 * v, () => 6)),
+        label)));
 })();

@@ -9,7 +9,8 @@ const mem1 = {};
       if (typeof value === "function") element.addEventListener(name.slice(2), value);
       else element.setAttribute(name, value === true ? "" : value);
     }
-    element.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false));
+    element.append(...children.flat(Infinity)
+      .filter((c) => c !== null && c !== undefined && c !== false));
     return element;
   };
 
@@ -34,13 +35,15 @@ const mem1 = {};
   };
 
   /** A mean for people: two decimals, or a whole number from 100 on. */
-  mem1.mean = (value) => Math.abs(value) >= 100 ? mem1.number(value) : value.toFixed(2).replace("-0.00", "0.00");
+  mem1.mean = (value) => Math.abs(value) >= 100 ? mem1.number(value)
+    : value.toFixed(2).replace("-0.00", "0.00");
 
   /** A number that also tells its exact value. */
   mem1.data = (value, text = mem1.number(value)) =>
     value === null || value === undefined ? "–" : mem1.h("data", { value }, text);
 
-  mem1.plural = (count, word, words = `${word}s`) => `${mem1.number(count)} ${count === 1 ? word : words}`;
+  mem1.plural = (count, word, words = `${word}s`) =>
+    `${mem1.number(count)} ${count === 1 ? word : words}`;
 
   /** Draws again whenever the width changes: draw(width in pixels) gives an element. */
   mem1.fit = (draw) => {
@@ -53,7 +56,7 @@ const mem1 = {};
     return box;
   };
 
-  /** A table from heads and rows of cells; a cell is text, an element or {…attributes, of: cell}. */
+  /** A table from heads and rows of cells: text, an element or {…attributes, of: cell}. */
   mem1.table = ({ caption, heads, rows, className }) => {
     const cell = (tag, extra) => (content) =>
       content && content.constructor === Object

@@ -13,7 +13,8 @@
     superseded: ["×", "a newer one counts, and it's gone"],
   };
   const FIGURES = {
-    survival: "survival per turn", half_life: "half-life in turns", corruption: "corrupted", invention: "invented",
+    survival: "survival per turn", half_life: "half-life in turns", corruption: "corrupted",
+      invention: "invented",
     redundancy: "queries in vain",
   };
 
@@ -31,14 +32,16 @@
   const bar = ([mark, first, last, told]) => {
     const turns = first === last ? `turn ${first}` : `turns ${first}–${last}`;
     const said = `${mark}, ${turns}${told ? `; told by the observation of turn ${last}` : ""}`;
-    return h("td", { colspan: last - first + 1, class: `mark-${mark}${told ? " told" : ""}`, title: said },
+    return h("td",
+      { colspan: last - first + 1, class: `mark-${mark}${told ? " told" : ""}`, title: said },
       h("span", { "aria-hidden": "true" }, MARKS[mark][0]), h("span", { class: "hidden" }, said));
   };
 
   const heads = (turns) => {
     const every = turns > 40 ? 10 ** Math.ceil(Math.log10(turns / 30)) : 1;
     const spans = [];
-    for (let turn = 1; turn <= turns; turn += every) spans.push([turn, Math.min(every, turns - turn + 1)]);
+    for (let turn = 1; turn <= turns; turn += every) spans.push([turn,
+      Math.min(every, turns - turn + 1)]);
     return spans.map(([turn, span]) => h("th", { scope: "col", colspan: span }, turn));
   };
 
@@ -47,13 +50,16 @@
       h("span", { class: "value" }, ` ${fact.values.join(" / ")}`),
       fact.page && fact.page !== fact.key && h("span", { class: "quiet" }, ` ${fact.page}`)),
     stretches(fact).map(bar),
-    h("td", { class: "used" }, fact.used ? "✓" : "–", h("span", { class: "hidden" }, fact.used ? "used" : "not used")));
+    h("td", { class: "used" }, fact.used ? "✓" : "–",
+      h("span", { class: "hidden" }, fact.used ? "used" : "not used")));
 
   const legend = (facts) => {
     const there = new Set(facts.flatMap(({ marks }) => marks));
     return h("ul", { class: "legend marks" },
-      Object.entries(MARKS).filter(([mark]) => there.has(mark)).map(([mark, [sign, meaning]]) => h("li", null,
-        h("span", { class: `sign mark-${mark}`, "aria-hidden": "true" }, sign), h("b", null, mark), ` ${meaning}`)),
+      Object.entries(MARKS).filter(([mark]) => there.has(mark))
+        .map(([mark, [sign, meaning]]) => h("li", null,
+        h("span", { class: `sign mark-${mark}`, "aria-hidden": "true" }, sign), h("b", null, mark),
+          ` ${meaning}`)),
       h("li", null, h("span", { class: "sign told", "aria-hidden": "true" }), h("b", null, "told"),
         " this turn's observation tells it"));
   };
@@ -61,12 +67,15 @@
   mem1.factsView = ({ facts, figures, turns, objectives }) => h("section", { class: "facts" },
     h("h2", null, "Facts"),
     facts.length === 0 ? h("p", null, "This task lists no facts.") : [
-      h("dl", { class: "figures-line" }, Object.entries(FIGURES).filter(([name]) => name in figures).map(([name, label]) =>
+      h("dl", { class: "figures-line" },
+        Object.entries(FIGURES).filter(([name]) => name in figures).map(([name, label]) =>
         h("div", null, h("dt", null, label), h("dd", null, mem1.data(figures[name]))))),
       legend(facts),
       h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Facts by turn" },
-        h("table", { class: `grid ${turns.length > 40 ? "dense" : turns.length < 13 ? "loose" : ""}` },
-          h("caption", { class: "hidden" }, "What the internal state of each turn holds of each fact"),
+        h("table",
+          { class: `grid ${turns.length > 40 ? "dense" : turns.length < 13 ? "loose" : ""}` },
+          h("caption", { class: "hidden" },
+            "What the internal state of each turn holds of each fact"),
           h("colgroup", null, h("col"), turns.map(() => h("col", { class: "turn-col" })), h("col")),
           h("thead", null, h("tr", null, h("th", { scope: "col" }, "Fact"), heads(turns.length),
             h("th", { scope: "col" }, "In the answer"))),

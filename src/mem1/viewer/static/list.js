@@ -4,11 +4,13 @@
   const { h, load, route } = mem1;
   const ROW = 34, POLL_MS = 2000;
   const COLUMNS = [
-    ["task_id", "Task"], ["sample", "Sample"], ["context_policy", "Policy"], ["num_objectives", "N"],
+    ["task_id", "Task"], ["sample", "Sample"], ["context_policy", "Policy"],
+      ["num_objectives", "N"],
     ["stop_reason", "Outcome"], ["reward", "Reward"], ["hits", "Hits"], ["num_turns", "Turns"],
     ["peak_tokens", "Peak"], ["question", "Question"],
   ];
-  const NUMBERS = new Set(["sample", "num_objectives", "reward", "hits", "num_turns", "peak_tokens"]);
+  const NUMBERS = new Set(["sample", "num_objectives", "reward", "hits", "num_turns",
+    "peak_tokens"]);
 
   const objects = ({ columns, rows }) =>
     rows.map((row) => Object.fromEntries(columns.map((name, place) => [name, row[place]])));
@@ -35,7 +37,8 @@
 
   const cell = (row, name) => {
     if (name === "task_id") return h("td", { class: name }, h("a",
-      { href: route(["runs", row.run, "trajectories", row.trajectory]), title: row.task_id }, row.task_id));
+      { href: route(["runs", row.run, "trajectories", row.trajectory]), title: row.task_id },
+        row.task_id));
     if (name === "hits") return h("td", { class: name }, `${row.hits} / ${row.num_objectives}`);
     if (name === "peak_tokens") return h("td", { class: name }, mem1.number(row.peak_tokens),
       row.bound !== null && h("span", { class: "quiet" }, ` / ${mem1.number(row.bound)}`));
@@ -44,10 +47,12 @@
   };
 
   const choice = (label, name, state, change) => {
-    const select = h("select", { id: `filter-${name}`, onchange: () => change({ [name]: select.value }) });
+    const select = h("select",
+      { id: `filter-${name}`, onchange: () => change({ [name]: select.value }) });
     const offer = (values) => {
       select.replaceChildren(h("option", { value: "" }, "all"), ...values.map((value) =>
-        h("option", { value, selected: state[name] === String(value) }, mem1.words(String(value)))));
+        h("option", { value, selected: state[name] === String(value) },
+          mem1.words(String(value)))));
     };
     return { offer, element: h("p", null, h("label", { for: select.id }, label), select) };
   };
@@ -60,7 +65,9 @@
 
   const headRow = (state, change) => {
     const buttons = COLUMNS.map(([name, label]) => h("th", { scope: "col", class: name },
-      h("button", { type: "button", onclick: () => change({ sort: state.sort === name ? `-${name}` : name }) },
+      h("button",
+        { type: "button",
+          onclick: () => change({ sort: state.sort === name ? `-${name}` : name }) },
         label)));
     const mark = () => COLUMNS.forEach(([name], place) => {
       const up = state.sort === name, down = state.sort === `-${name}`;
@@ -74,8 +81,11 @@
       ["N", "n", "num_objectives"]]
       .map(([label, name, column]) => ({ column, ...choice(label, name, state, change) }));
     return {
-      element: h("form", { class: "filters", role: "search", "aria-label": "Filter", onsubmit: (e) => e.preventDefault() },
-        entry("Text", "q", state, change, { type: "search", placeholder: "questions, answers, task" }),
+      element: h("form",
+        { class: "filters", role: "search", "aria-label": "Filter",
+          onsubmit: (e) => e.preventDefault() },
+        entry("Text", "q", state, change,
+          { type: "search", placeholder: "questions, answers, task" }),
         selects.map(({ element }) => element),
         entry("Reward from", "from", state, change, { type: "number", step: "any" }),
         entry("to", "to", state, change, { type: "number", step: "any" })),
@@ -91,7 +101,8 @@
     const body = h("tbody");
     const change = (changes) => {
       Object.assign(state, changes);
-      mem1.remember(["runs", run.run], { ...state, sort: state.sort === "trajectory" ? "" : state.sort });
+      mem1.remember(["runs", run.run],
+        { ...state, sort: state.sort === "trajectory" ? "" : state.sort });
       refresh();
     };
     const form = filters(state, change), head = headRow(state, change);
@@ -105,7 +116,8 @@
       table.setAttribute("aria-rowcount", kept.length + 1);
       const of = mem1.embedded && all.length < run.num_trajectories
         ? ` in this report, of ${mem1.number(run.num_trajectories)}` : "";
-      status.replaceChildren(kept.length === all.length ? mem1.plural(all.length, "trajectory", "trajectories") + of
+      status.replaceChildren(kept.length === all.length
+        ? mem1.plural(all.length, "trajectory", "trajectories") + of
         : `${mem1.number(kept.length)} of ${mem1.number(all.length)} trajectories${of}`);
       head.mark();
       rows.show(kept);
@@ -125,7 +137,8 @@
       },
       elements: [form.element, status, h("div", { class: "wide" }, table)],
       stop: rows.stop,
-      keys: { j: () => move(1), k: () => move(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1),
+      keys: { j: () => move(1), k: () => move(-1), ArrowDown: () => move(1),
+        ArrowUp: () => move(-1),
         "/": () => document.getElementById("filter-q").focus() },
     };
   };
@@ -153,9 +166,11 @@
     };
     await follow();
     return {
-      title: run.name, path: [[run.name]], keys: { ...list.keys, Escape: () => { location.hash = "#/"; } },
+      title: run.name, path: [[run.name]],
+        keys: { ...list.keys, Escape: () => { location.hash = "#/"; } },
       stop() { stopped = true; clearTimeout(timer); list.stop(); },
-      element: h("div", { class: "list-page" }, h("h1", { tabindex: "-1" }, run.name), damaged, list.elements),
+      element: h("div", { class: "list-page" }, h("h1", { tabindex: "-1" }, run.name), damaged,
+        list.elements),
     };
   };
 })();

@@ -2,7 +2,8 @@
 // Runs: which there are, what differs, their figures with intervals, their curves.
 (() => {
   const { h, load, data, table, route } = mem1;
-  const CURVES = ["reward", "em_per_objective", "validation/reward", "validation/em", "kl", "entropy", "ratio_max",
+  const CURVES = ["reward", "em_per_objective", "validation/reward", "validation/em", "kl",
+    "entropy", "ratio_max",
     "logprob_gap_max", "peak_tokens", "grad_norm", "num_turns"];
   const FIGURES = ["em", "f1", "answer_rate", "num_turns", "peak_tokens", "dependency", "survival"];
   const NAMES = { em: "EM (of N)", f1: "F1 (of N)", dependency: "attention cost" };
@@ -10,7 +11,8 @@
 
   const named = (figure) => NAMES[figure] ?? mem1.words(figure);
 
-  const shown = (value) => value === undefined ? "–" : typeof value === "string" ? value : JSON.stringify(value);
+  const shown = (value) => value === undefined ? "–" : typeof value === "string" ? value
+    : JSON.stringify(value);
 
   const chosenRuns = (runs, wanted) => {
     const numbers = wanted === undefined ? runs.slice(0, FIRST).map(({ run }) => run)
@@ -40,7 +42,8 @@
         checked: chosen.includes(run), onchange: () => toggle(run.run, chosen, runs) }),
       run.kind === "train" ? "training" : "evaluation",
       { class: "number", of: mem1.number(run.num_trajectories) },
-      ...differing.map((key) => ({ class: shown(run.config[key]) === usual(runs, key) ? "" : "differs",
+      ...differing.map((key) =>
+        ({ class: shown(run.config[key]) === usual(runs, key) ? "" : "differs",
         of: shown(run.config[key]) })),
     ]),
   });
@@ -48,7 +51,8 @@
   /** The value that most runs have; that of the first ones among equals. */
   const usual = (runs, key) => {
     const counts = new Map();
-    for (const { config } of runs) counts.set(shown(config[key]), (counts.get(shown(config[key])) ?? 0) + 1);
+    for (const value of runs.map(({ config }) => shown(config[key])))
+      counts.set(value, (counts.get(value) ?? 0) + 1);
     return [...counts].sort(([, a], [, b]) => b - a)[0][0];
   };
 
@@ -72,10 +76,12 @@
     const own = [a, b].map((run) => cells.filter((one) => one.run === run));
     const policies = own.map((of) => new Set(of.map(({ cell }) => cell.context_policy)));
     const single = policies.every(({ size }) => size === 1);
-    const key = ({ cell }) => `${single ? "" : `${cell.context_policy}, `}N = ${cell.num_objectives}`;
+    const key = ({ cell }) =>
+      `${single ? "" : `${cell.context_policy}, `}N = ${cell.num_objectives}`;
     const [left, right] = own.map((of) => new Map(of.map((one) => [key(one), one.cell])));
     const head = (run, place) => single ? `${run.name} (${[...policies[place]]})` : run.name;
-    const rows = [...new Set([...left.keys(), ...right.keys()])].flatMap((name) => FIGURES.map((figure) => {
+    const rows = [...new Set([...left.keys(), ...right.keys()])].flatMap((name) =>
+      FIGURES.map((figure) => {
       const [one, two] = [left, right].map((cell) => cell.get(name)?.estimates[figure]);
       return (one || two) && [`${name}: ${named(figure)}`, interval(one), interval(two),
         one && two ? data(two.mean - one.mean, mem1.mean(two.mean - one.mean)) : "–"];
@@ -93,33 +99,41 @@
       caption: "All settings; what differs is marked", className: "settings",
       heads: ["Setting", ...runs.map(({ name }) => name)],
       rows: keys.map((key) => [h("code", null, key), ...runs.map(({ config }) =>
-        ({ class: shown(config[key]) === usual(runs, key) ? "" : "differs", of: shown(config[key]) }))]),
+        ({ class: shown(config[key]) === usual(runs, key) ? "" : "differs",
+          of: shown(config[key]) }))]),
     }));
   };
 
   const againstN = (cells) => {
     const names = [...new Set(cells.map(({ run }) => run))].length > 1;
-    const label = ({ run, cell }) => names ? `${run.name}: ${cell.context_policy}` : cell.context_policy;
+    const label = ({ run, cell }) => names ? `${run.name}: ${cell.context_policy}`
+      : cell.context_policy;
     const labels = [...new Set(cells.map(label))];
     const series = (figure, divide) => labels.map((name, look) => ({ label: name, look,
-      points: cells.filter((one) => label(one) === name && one.cell.estimates[figure]).map(({ cell }) => {
+      points: cells.filter((one) => label(one) === name && one.cell.estimates[figure])
+        .map(({ cell }) => {
         const { mean, low, high } = cell.estimates[figure], by = divide ? cell.num_objectives : 1;
         return { x: cell.num_objectives, y: mean / by, low: low === null ? null : low / by,
           high: high === null ? null : high / by };
       }).sort((p, q) => p.x - q.x) })).filter(({ points }) => points.length);
-    const charts = [["em", "exact match per objective", true], ["peak_tokens", "peak tokens", false],
+    const charts = [["em", "exact match per objective", true],
+      ["peak_tokens", "peak tokens", false],
       ["dependency", "attention cost", false]]
-      .map(([figure, title, divide]) => ({ title, series: series(figure, divide), xLabel: "objectives N",
+      .map(([figure, title, divide]) =>
+        ({ title, series: series(figure, divide), xLabel: "objectives N",
         spread: true })).filter((chart) => chart.series.length);
-    return charts.length > 0 && h("section", null, h("h2", null, "Against the number of objectives"),
-      mem1.seriesLegend(series("peak_tokens", false)), h("div", { class: "charts" }, charts.map(mem1.lineChart)));
+    return charts.length > 0
+      && h("section", null, h("h2", null, "Against the number of objectives"),
+      mem1.seriesLegend(series("peak_tokens", false)),
+        h("div", { class: "charts" }, charts.map(mem1.lineChart)));
   };
 
   const learning = (trained) => {
     const charts = CURVES.map((name) => ({ title: mem1.words(name), xLabel: "step",
       series: trained.map(({ run, curves, look }) => ({ label: run.name, look,
         points: (curves.curves[name] ?? []).map((y, i) => ({ x: curves.steps[i], y }))
-          .filter(({ y }) => y !== null && y !== undefined) })).filter(({ points }) => points.length) }))
+          .filter(({ y }) => y !== null && y !== undefined) }))
+            .filter(({ points }) => points.length) }))
       .filter((chart) => chart.series.length);
     return charts.length > 0 && h("section", null, h("h2", null, "Learning curves"),
       mem1.seriesLegend(trained.map(({ run, look }) => ({ label: run.name, look }))),
@@ -131,7 +145,8 @@
     const chosen = chosenRuns(answer.runs, parameters.runs);
     const cells = (await Promise.all(chosen.map(async (run) =>
       (await load(`runs/${run.run}/cells`)).cells.map((cell) => ({ run, cell }))))).flat();
-    const trained = await Promise.all(chosen.filter(({ metrics }) => metrics.length).map(async (run, look) =>
+    const trained = await Promise.all(chosen.filter(({ metrics }) => metrics.length)
+      .map(async (run, look) =>
       ({ run, look, curves: await load(`runs/${run.run}/curves`) })));
     return { title: "Runs", path: [], element: h("div", { class: "runs-page" },
       h("h1", { tabindex: "-1" }, "Runs"),
@@ -142,6 +157,7 @@
       againstN(cells),
       h("section", null, h("h2", null, "Figures"),
         chosen.length === 2 ? sideBySide(chosen, cells)
-          : [cells.length > 0 && figuresTable(cells), chosen.length > 0 && settingsTable(chosen)])) };
+          : [cells.length > 0 && figuresTable(cells),
+            chosen.length > 0 && settingsTable(chosen)])) };
   };
 })();

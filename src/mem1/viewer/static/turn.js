@@ -14,9 +14,11 @@
     const signed = advantage ? (advantage > 0 ? "up" : "down") : "";
     const said = [logprob !== undefined && logprob !== null && `log-prob ${logprob.toFixed(3)}`,
       trained && (trained[place] ? "trained" : "not trained"),
-      advantage !== undefined && advantage !== null && `advantage ${advantage.toFixed(3)}`].filter(Boolean);
+      advantage !== undefined && advantage !== null
+        && `advantage ${advantage.toFixed(3)}`].filter(Boolean);
     return h("span", { class: `piece ${trained?.[place] ? "trained" : ""} ${signed} ${
-      logprob === undefined || logprob === null ? "" : `shade-${shade(logprob)}`}`, title: said.join(" · ") || null },
+      logprob === undefined || logprob === null ? ""
+        : `shade-${shade(logprob)}`}`, title: said.join(" · ") || null },
     text);
   };
 
@@ -26,7 +28,8 @@
   /** Text as it is; line ends at its beginning are made visible. */
   const text = (content) => {
     const [ends] = content.match(/^\n*/);
-    return h("pre", { class: "text" }, [...ends].map((end) => h("span", { class: "line-end" }, end)),
+    return h("pre", { class: "text" },
+      [...ends].map((end) => h("span", { class: "line-end" }, end)),
       content.slice(ends.length) || " ");
   };
 
@@ -40,8 +43,10 @@
   };
 
   const seen = (turn, segments, tokens) => h("section", { class: "seen" },
-    h("h3", null, "What it saw", h("span", { class: "quiet" }, ` ${mem1.plural(turn.context_tokens, "token")}`)),
-    turn.context.map((index, place) => part(segments[index], tokens?.context[place], turn.evicted.includes(index))));
+    h("h3", null, "What it saw",
+      h("span", { class: "quiet" }, ` ${mem1.plural(turn.context_tokens, "token")}`)),
+    turn.context.map((index, place) =>
+      part(segments[index], tokens?.context[place], turn.evicted.includes(index))));
 
   /** The reply cut into state, action and what is neither. */
   const cut = ({ reply, state_span: state, action_span: action }) => {
@@ -61,18 +66,24 @@
   const NAMES = { internal_state: "internal state", action: "action", reply: "neither" };
 
   const wrote = (turn, tokens) => h("section", { class: "wrote" },
-    h("h3", null, "What it wrote", h("span", { class: "quiet" }, ` ${mem1.plural(turn.reply_tokens, "token")}`)),
-    turn.faults.length > 0 && h("p", { class: "warning" }, `Form: ${turn.faults.map(mem1.words).join(", ")}`),
-    tokens ? h("div", { class: "part edge-sampled" }, written(tokens.reply.pieces, tokens.reply), tokenKey(tokens))
+    h("h3", null, "What it wrote",
+      h("span", { class: "quiet" }, ` ${mem1.plural(turn.reply_tokens, "token")}`)),
+    turn.faults.length > 0
+      && h("p", { class: "warning" }, `Form: ${turn.faults.map(mem1.words).join(", ")}`),
+    tokens ? h("div", { class: "part edge-sampled" }, written(tokens.reply.pieces, tokens.reply),
+      tokenKey(tokens))
       : cut(turn).map(([content, kind]) => h("div", { class: `part edge-${kind}` },
         h("p", { class: "label" }, mem1.swatch(kind), NAMES[kind],
-          kind === "action" && turn.action && h("span", { class: "quiet" }, ` ${turn.action.name}`)),
+          kind === "action" && turn.action
+            && h("span", { class: "quiet" }, ` ${turn.action.name}`)),
         text(content))));
 
   const tokenKey = ({ reply, tokenizer }) => h("p", { class: "note" },
-    "Darker is less likely", reply.logprobs ? "" : " (log-probabilities unknown)", "; underlined is trained",
+    "Darker is less likely", reply.logprobs ? "" : " (log-probabilities unknown)",
+      "; underlined is trained",
     reply.advantages ? ["; ", h("span", { class: "piece trained up" }, "above"), " or ",
-      h("span", { class: "piece trained down" }, "below"), " expectation (sign of the advantage)"] : "",
+      h("span", { class: "piece trained down" }, "below"), " expectation (sign of the advantage)"]
+        : "",
     tokenizer ? "." : ". No tokenizer could be loaded: token ids.");
 
   const cameBack = (turn) => h("section", null, h("h3", null, "What came back"),
@@ -83,13 +94,18 @@
 
   const changed = (turn) => turn.state_diff.length > 0 && h("section", null,
     h("h3", null, "What changed in the internal state"),
-    h("p", { class: "diff" }, turn.state_diff.flatMap(([sign, words]) => [h(TAGS[sign], null, words), " "])));
+    h("p", { class: "diff" },
+      turn.state_diff.flatMap(([sign, words]) => [h(TAGS[sign], null, words), " "])));
 
-  const evicted = (turn, segments) => turn.evicted.length > 0 && h("section", null,
-    h("h3", null, "What the next turn no longer sees", h("span", { class: "quiet" },
-      ` ${mem1.plural(turn.evicted.reduce((sum, index) => sum + segments[index].tokens, 0), "token")}`)),
-    h("ul", { class: "evicted" }, turn.evicted.map((index) => h("li", null, mem1.swatch(segments[index].kind),
-      `${title(segments[index])}: `, h("span", { class: "clip" }, segments[index].text)))));
+  const evicted = (turn, segments) => {
+    const gone = turn.evicted.map((index) => segments[index]);
+    const tokens = gone.reduce((sum, segment) => sum + segment.tokens, 0);
+    return gone.length > 0 && h("section", null,
+      h("h3", null, "What the next turn no longer sees",
+        h("span", { class: "quiet" }, ` ${mem1.plural(tokens, "token")}`)),
+      h("ul", { class: "evicted" }, gone.map((segment) => h("li", null, mem1.swatch(segment.kind),
+        `${title(segment)}: `, h("span", { class: "clip" }, segment.text)))));
+  };
 
   /** Two columns of sections; `tokens` is the turn's tokens answer or null. */
   mem1.turnView = (turn, segments, tokens) => h("div", { class: "turn-columns" },

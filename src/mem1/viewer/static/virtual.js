@@ -13,7 +13,7 @@
    */
   mem1.virtual = ({ body, rowHeight, make, scroller = null }) => {
     const before = spacer(), after = spacer();
-    let rows = [], first = -1, last = -1, waiting = 0;
+    let rows = [], first = -1, last = -1, waiting = 0, awaited = null;
 
     const view = () => {
       const frame = scroller?.getBoundingClientRect();
@@ -44,7 +44,24 @@
     const at = (index) => body.querySelector(`tr[aria-rowindex="${index + 2}"]`);
 
     const later = () => {
-      waiting ||= requestAnimationFrame(() => { waiting = 0; draw(); });
+      waiting ||= requestAnimationFrame(() => {
+        waiting = 0;
+        if (awaited !== null && body.isConnected) reveal(awaited);
+        draw();
+      });
+    };
+
+    /** Scrolls a row into view, now or as soon as the table is on the page; gives its element. */
+    const reveal = (index) => {
+      awaited = body.isConnected ? null : index;
+      if (awaited !== null) return null;
+      const frame = scroller?.getBoundingClientRect() ?? { top: 0, height: innerHeight };
+      const top = body.getBoundingClientRect().top + index * rowHeight - frame.top;
+      const head = body.parentElement.tHead?.offsetHeight ?? 0;
+      const over = Math.min(0, top - head) + Math.max(0, top + rowHeight - frame.height);
+      if (over) target.scrollBy({ top: over, behavior: "instant" });
+      draw();
+      return at(index);
     };
 
     const target = scroller ?? window;
@@ -59,16 +76,7 @@
         first = last = -1;
         draw();
       },
-      /** Scrolls a row into view; gives its element. */
-      reveal(index) {
-        const frame = scroller?.getBoundingClientRect() ?? { top: 0, height: innerHeight };
-        const top = body.getBoundingClientRect().top + index * rowHeight - frame.top;
-        const head = body.parentElement.tHead?.offsetHeight ?? 0;
-        const over = Math.min(0, top - head) + Math.max(0, top + rowHeight - frame.height);
-        if (over) target.scrollBy({ top: over, behavior: "instant" });
-        draw();
-        return at(index);
-      },
+      reveal,
       stop() {
         target.removeEventListener("scroll", later);
         removeEventListener("resize", later);
