@@ -15,7 +15,7 @@
   const FIGURES = {
     survival: "survival per turn", half_life: "half-life in turns", corruption: "corrupted",
       invention: "invented",
-    redundancy: "queries in vain",
+    redundancy: "redundant queries",
   };
 
   /** Stretches of equal marks, cut after turns that tell the fact: [mark, first, last, told]. */

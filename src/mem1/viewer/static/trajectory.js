@@ -70,21 +70,25 @@
   /** The turns' part of the page: timeline, list, one turn. */
   const turnsView = (it, base) => {
     const address = (turn) => `#/${base}/turns/${turn}`;
-    const open = (turn) =>
-      { location.hash = address(Math.max(1, Math.min(it.turns.length, turn))); };
+    const open = (turn) => {
+      const there = Math.max(1, Math.min(it.turns.length, turn));
+      location.hash = address(there);
+      show(there);
+    };
     const budget = mem1.budget(it, open), list = turnList(it, address);
     const box = h("div", { class: "turn" });
     const pressed = h("button", { type: "button", "aria-pressed": "false", onclick: () => swap() },
       "Tokens");
     const heading = h("h2", { id: "turn" });
     const back = h("a", null, "← Previous"), on = h("a", null, "Next →");
-    let current = 1, withTokens = false;
+    let current = 0, withTokens = false;
 
     const link = (element, turn) => {
       const there = turn >= 1 && turn <= it.turns.length;
       element[there ? "setAttribute" : "removeAttribute"]("href", address(turn));
     };
     const show = async (turn) => {
+      if (turn === current) return;
       current = turn;
       heading.replaceChildren(`Turn ${turn} `,
         h("span", { class: "quiet" }, `of ${mem1.number(it.turns.length)}`));
@@ -92,6 +96,9 @@
       link(on, turn + 1);
       budget.mark(turn);
       list.mark(turn);
+      await draw(turn);
+    };
+    const draw = async (turn) => {
       const wanted = withTokens;
       const tokens = wanted ? await load(`${base}/turns/${turn}/tokens`).catch((error) => error)
         : null;
@@ -103,7 +110,7 @@
     const swap = () => {
       withTokens = !withTokens;
       pressed.setAttribute("aria-pressed", withTokens);
-      return show(current);
+      return draw(current);
     };
     const step = (by) => () => open(current + by);
     return {

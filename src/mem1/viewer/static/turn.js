@@ -79,8 +79,8 @@
         text(content))));
 
   const tokenKey = ({ reply, tokenizer }) => h("p", { class: "note" },
-    "Darker is less likely", reply.logprobs ? "" : " (log-probabilities unknown)",
-      "; underlined is trained",
+    "The stronger its shade, the less likely a token",
+    reply.logprobs ? "" : " (log-probabilities unknown)", "; underlined is trained",
     reply.advantages ? ["; ", h("span", { class: "piece trained up" }, "above"), " or ",
       h("span", { class: "piece trained down" }, "below"), " expectation (sign of the advantage)"]
         : "",
@@ -110,5 +110,5 @@
   /** Two columns of sections; `tokens` is the turn's tokens answer or null. */
   mem1.turnView = (turn, segments, tokens) => h("div", { class: "turn-columns" },
     h("div", null, seen(turn, segments, tokens)),
-    h("div", null, wrote(turn, tokens), cameBack(turn), changed(turn), evicted(turn, segments)));
+    h("div", null, wrote(turn, tokens), changed(turn), cameBack(turn), evicted(turn, segments)));
 })();
