@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from mem1.errors import DataError
-from mem1.viewer.show import choose, harmless, task_list, trajectory_page
+from mem1.viewer.show import choose, harmless, show_list, show_trajectory
 
 COLUMNS = [
     *("trajectory", "task_id", "sample", "context_policy", "num_objectives", "question"),
@@ -90,27 +90,32 @@ VIEW: dict[str, Any] = {
 }
 
 
-def drawn(what, *, colour=False) -> str:
+def drawn(show, what, *, colour=False, **how) -> str:
     system = "truecolor" if colour else None
     screen = Console(file=io.StringIO(), width=100, force_terminal=colour, color_system=system)
-    screen.print(what, highlight=False)
+    show(screen, what, **how)
     assert isinstance(screen.file, io.StringIO)
     return screen.file.getvalue()
 
 
-def lines(what) -> list[str]:
-    return [line.strip() for line in drawn(what).splitlines()]
+def page(view, **how) -> list[str]:
+    return [line.strip() for line in drawn(show_trajectory, view, **how).splitlines()]
+
+
+def table(found, *, folder="runs/demo") -> list[str]:
+    shown = drawn(show_list, found, folder=folder)
+    return [" ".join(line.split()) for line in shown.splitlines()]
 
 
 def test_the_head_tells_the_outcome_and_what_was_saved():
-    shown = " ".join(lines(trajectory_page(VIEW)))
+    shown = " ".join(page(VIEW))
     assert "t7 · sample 3 · internal_state" in shown
     assert "answered · reward 1.00 · 2 turns · peak 184 tokens, bound 224" in shown
     assert "with full context 1,524 · dependency 9,000, with full context 72,000" in shown
 
 
 def test_a_turn_tells_its_tokens_parts_and_what_was_evicted():
-    shown = lines(trajectory_page(VIEW))
+    shown = page(VIEW)
     second = shown[next(n for n, line in enumerate(shown) if line.startswith("turn 2")) :]
     assert "160 in + 24 out = 184 tokens, bound 224; full context 1,500 in" in second[0]
     assert second[1:11] == [
@@ -121,11 +126,11 @@ def test_a_turn_tells_its_tokens_parts_and_what_was_evicted():
 
 
 def test_a_first_state_is_shown_without_marks():
-    assert "kami 142 lone 117" in lines(trajectory_page(VIEW))
+    assert "kami 142 lone 117" in page(VIEW)
 
 
 def test_the_outcome_is_set_against_the_gold_answers():
-    shown = lines(trajectory_page(VIEW))
+    shown = page(VIEW)
     start = shown.index("✓ kami?")
     assert shown[start : start + 6] == [
         *("✓ kami?", "given  142", "gold   142 | one   F1 1.00"),
@@ -134,13 +139,13 @@ def test_the_outcome_is_set_against_the_gold_answers():
 
 
 def test_facts_are_rows_and_turns_are_signs():
-    shown = lines(trajectory_page(VIEW))
+    shown = page(VIEW)
     assert "·●  lone = 119  not used" in shown
     assert "survival 0.50" in shown
 
 
 def test_one_turn_shows_all_that_the_model_saw_and_said():
-    shown = lines(trajectory_page(VIEW, turn=2))
+    shown = page(VIEW, turn=2)
     assert not any(line.startswith("turn 1") for line in shown)
     for text in ("kami and lone?", "<think>kami</think>", "<think>kami</think><look>lone</look>"):
         assert text in shown
@@ -148,19 +153,18 @@ def test_one_turn_shows_all_that_the_model_saw_and_said():
 
 def test_long_texts_are_cut_unless_one_turn_is_asked_for():
     view = VIEW | {"turns": [turn(1, observation="x" * 5000)]}
-    assert 1100 < drawn(trajectory_page(view)).count("x") < 1300
-    assert drawn(trajectory_page(view, turn=1)).count("x") >= 5000
+    assert 1100 < drawn(show_trajectory, view).count("x") < 1300
+    assert drawn(show_trajectory, view, turn=1).count("x") >= 5000
 
 
 @pytest.mark.parametrize("number", [0, 3, -1])
 def test_a_turn_that_is_not_there_is_refused(number):
     with pytest.raises(DataError, match=f"--turn {number}: the trajectory has turns 1 to 2"):
-        trajectory_page(VIEW, turn=number)
+        page(VIEW, turn=number)
 
 
 def test_the_list_tells_outcomes_and_how_to_ask():
-    shown = lines(task_list(listing(row(0, "t1"), row(1, "t2", hits=2)), folder="runs/demo"))
-    found = [" ".join(line.split()) for line in shown]
+    found = table(listing(row(0, "t1"), row(1, "t2", hits=2)))
     assert "t1 0 full 1 / 2 1.00 2 1,234 / none answered" in found
     assert "t2 0 full 2 / 2 1.00 2 1,234 / none answered" in found
     assert any("mem1 show runs/demo --task ID" in line for line in found)
@@ -168,7 +172,12 @@ def test_the_list_tells_outcomes_and_how_to_ask():
 
 def test_the_list_tells_what_is_damaged():
     found = listing(row(0, "t1")) | {"damaged": [{"line": 17, "why": "no JSON"}]}
-    assert "line 17: no JSON" in lines(task_list(found, folder="runs/demo"))
+    assert "line 17: no JSON" in table(found)
+
+
+def test_a_long_id_stays_on_its_line():
+    found = table(listing(row(0, "t" * 200)))
+    assert f"{'t' * 200} 0 full 1 / 2 1.00 2 1,234 / none answered" in found
 
 
 def test_the_last_record_of_a_kind_is_meant_and_others_are_told():
@@ -214,7 +223,7 @@ def hostile(value: Any, poison: str) -> Any:
 def test_text_of_others_moves_no_cursor_and_sets_no_colour(number, colour):
     told = VIEW | {"error": "server down"}
     shown, safe = (
-        drawn(trajectory_page(hostile(told, poison), turn=number), colour=colour)
+        drawn(show_trajectory, hostile(told, poison), turn=number, colour=colour)
         for poison in (HOSTILE, harmless(HOSTILE))
     )
     assert shown == safe
@@ -224,7 +233,7 @@ def test_text_of_others_moves_no_cursor_and_sets_no_colour(number, colour):
 
 def test_nor_does_it_in_the_list():
     found = listing(row(0, "t1")) | {"damaged": [{"line": 17, "why": "no JSON"}]}
-    shown = drawn(task_list(hostile(found, HOSTILE), folder=HOSTILE))
+    shown = drawn(show_list, hostile(found, HOSTILE), folder=HOSTILE)
     assert not any(ord(c) < 32 and c != "\n" for c in shown)
     assert "�[31mred�[0m" in shown
 

@@ -1,7 +1,7 @@
 """THE VIEWER IN A TERMINAL: one trajectory, or the list of them, as rich draws it.
 
-    load("runs/0/trajectories?from=0") -> task_list -> a table, and how to ask for one
-    load("runs/0/trajectories/17") -> trajectory_page -> its turns, facts and outcome
+    load("runs/0/trajectories?from=0") -> show_list -> a table, and how to ask for one
+    load("runs/0/trajectories/17") -> show_trajectory -> its turns, facts and outcome
 
 `load` gives the same answers as the page in the browser is drawn from. Text that is not ours passes
 `harmless` on its way into a `Text`, which obeys no markup.
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
@@ -90,12 +90,12 @@ def choose(
     return first, others
 
 
-def task_list(listing: Json, *, folder: str) -> RenderableType:
-    """All trajectories of a run with their outcomes, and how to ask for one."""
+def show_list(console: Console, listing: Json, *, folder: str) -> None:
+    """Print all trajectories of a run with their outcomes, and how to ask for one."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("task", "sample", "context", "hits", "reward", "turns", "peak / bound", "end"):
         is_text = heading in ("task", "context", "end")
-        table.add_column(heading, justify="left" if is_text else "right", overflow="fold")
+        table.add_column(heading, justify="left" if is_text else "right", no_wrap=True)
     for values in listing["rows"]:
         row = dict(zip(listing["columns"], values, strict=True))
         table.add_row(
@@ -108,13 +108,27 @@ def task_list(listing: Json, *, folder: str) -> RenderableType:
             f"{row['peak_tokens']:,.0f} / {_bound(row['bound'])}",
             _text(row["stop_reason"]),
         )
+    console.print(_Wide(table), crop=False)
+    for damage in listing["damaged"]:
+        console.print(_text(f"line {damage['line']}: {damage['why']}", style="red"))
     asks = f"mem1 show {folder} --task ID [--sample K] [--context POLICY] [--turn T]"
-    damaged = [_text(f"line {d['line']}: {d['why']}", style="red") for d in listing["damaged"]]
-    return Group(table, *damaged, _text(f"one of them: {asks}", style="dim"))
+    console.print(_text(f"one of them: {asks}", style="dim"))
 
 
-def trajectory_page(view: Json, *, turn: int | None = None) -> RenderableType:
-    """A trajectory turn by turn, or one of its turns with everything the model saw.
+class _Wide:
+    """A table that is as wide as it needs: a line longer than the terminal is still a line, so that
+    ids can be copied, and searched for."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        needed = self._table.__rich_measure__(console, options.update(width=100_000)).maximum
+        yield from console.render(self._table, options.update(width=max(needed, options.max_width)))
+
+
+def show_trajectory(console: Console, view: Json, *, turn: int | None = None) -> None:
+    """Print a trajectory turn by turn, or one of its turns with everything the model saw.
 
     Raises: DataError if it has no turn of this number.
     """
@@ -122,10 +136,12 @@ def trajectory_page(view: Json, *, turn: int | None = None) -> RenderableType:
     if turn is not None and not 1 <= turn <= len(turns):
         raise DataError(f"--turn {turn}: the trajectory has turns 1 to {len(turns)}")
     shown = turns if turn is None else turns[turn - 1 : turn]
-    parts: list[RenderableType] = [_head(view)]
+    console.print(_head(view))
     for one in shown:
-        parts += _turn(view, one, whole=turn is not None)
-    return Group(*parts, *_outcome(view))
+        for part in _turn(view, one, whole=turn is not None):
+            console.print(part)
+    for part in _outcome(view):
+        console.print(part)
 
 
 def _head(view: Json) -> RenderableType:
