@@ -201,6 +201,14 @@ def test_an_unknown_sample_names_what_there_is():
         choose(listing(row(0, "t1")), task="t1", sample=5)
 
 
+def test_what_a_mistake_is_told_with_is_harmless_too():
+    found = listing(row(0, "t\x1b[2J", context="\x9bx"))
+    with pytest.raises(DataError, match=r"it has t�\[2J, "):
+        choose(found, task="u")
+    with pytest.raises(DataError, match=r"it has --sample 0 --context '�x'"):
+        choose(found, task="t\x1b[2J", sample=1)
+
+
 HOSTILE = (
     "\x1b[31mred\x1b[0m \x1b]0;title\x07 \x1b]8;;http://e.x\x1b\\link \x9b2J \x90q \x08\x7f \r "
     "\u202eturned \u200bnothing \ud800 \ue000 [red]markup[/red] [link=http://e.x]y[/link] [/]"

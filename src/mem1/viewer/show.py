@@ -76,18 +76,24 @@ def choose(
     if not of_task:
         known = dict.fromkeys(row["task_id"] for row in rows)
         near = difflib.get_close_matches(task, known, n=3, cutoff=0) or list(known)[:3]
-        raise DataError(f"no task {task!r} in this run: it has {', '.join(near) or 'none'}, …")
+        names = harmless(", ".join(near) or "none")
+        raise DataError(f"no task {task!r} in this run: it has {names}, …")
     newest = {
         (row["sample"], row["context_policy"]): row
         for row in of_task
         if sample in (None, row["sample"]) and context in (None, row["context_policy"])
     }
     if not newest:
-        known = [f"--sample {r['sample']} --context '{r['context_policy']}'" for r in of_task]
         asked = f"sample {sample}, context {context}"
-        raise DataError(f"task {task!r} has no {asked}: it has {'; '.join(dict.fromkeys(known))}")
+        raise DataError(f"task {task!r} has no {asked}: it has {how_to_ask(of_task)}")
     first, *others = newest.values()
     return first, others
+
+
+def how_to_ask(rows: Sequence[Json]) -> str:
+    """The options that tell trajectories of one task apart, at most five of them."""
+    asks = dict.fromkeys(f"--sample {r['sample']} --context '{r['context_policy']}'" for r in rows)
+    return harmless("; ".join(list(asks)[:5]))
 
 
 def show_list(console: Console, listing: Json, *, folder: str) -> None:
