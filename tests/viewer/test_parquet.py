@@ -1,5 +1,7 @@
 """The rows of a parquet file hold what the turns hold, and it's written group by group."""
 
+from pathlib import Path
+
 import pyarrow.parquet as pq
 from worlds import answer, play, scripted, search
 
@@ -71,3 +73,8 @@ def test_the_file_says_what_its_columns_hold(tmp_path):
     assert {f.name: f.metadata[b"holds"].decode() for f in layout} == {
         column.name: column.holds for column in COLUMNS
     }
+
+
+def test_the_docs_name_every_column():
+    page = (Path(__file__).parents[2] / "docs/viewer.md").read_text("utf-8")
+    assert [column.name for column in COLUMNS if f"`{column.name}`" not in page] == []
