@@ -3,6 +3,7 @@
     question, RunConfig -> ask           -> Trajectory
     RunConfig, folder   -> rollout_async -> [Trajectory], kept in the folder
     RunConfig, folder   -> evaluate      -> EvalReport, written into the folder
+    run folders         -> report_html    -> one file to look at them
     run folders         -> report_horizon -> HorizonReport, written into the first of them
 
 >>> import mem1                                                          # doctest: +SKIP
@@ -31,7 +32,15 @@ from mem1.evals.run import TRAJECTORIES_FILE, run_jobs
 from mem1.rollout import TrajectoryStore, latest, run_episode
 from mem1.settings import to_table
 from mem1.types import Objective, Task, Trajectory, Turn
-from mem1.wiring import compose_tasks, open_engine, open_world, plan_jobs, question_world
+from mem1.viewer.html import HTML_FILE, NUM_TRAJECTORIES, write_html
+from mem1.wiring import (
+    compose_tasks,
+    open_engine,
+    open_world,
+    plan_jobs,
+    question_world,
+    run_decoder,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +136,14 @@ async def evaluate_async(
     watcher: Watcher | None = None,
     command: Sequence[str] = (),
 ) -> EvalReport:
-    """`rollout_async`, then the report on all of its trajectories: report.json, .md and plots.
+    """`rollout_async`, then the report on all of its trajectories: report.json, .md, .html, plots.
 
     Args: `command`, what the user typed, for the report.
     """
     await rollout_async(config, folder=folder, limit=limit, watcher=watcher)
-    return report_run(folder, command=command)
+    report = report_run(folder, command=command)
+    report_html([folder])
+    return report
 
 
 def evaluate(config: RunConfig, *, folder: Path, limit: int | None = None) -> EvalReport:
@@ -149,6 +160,19 @@ def report_run(folder: Path, *, command: Sequence[str] = ()) -> EvalReport:
     report = build_report(trajectories, command=shlex.join(command), config=to_table(config))
     write_report(report, folder)
     return report
+
+
+def report_html(
+    folders: Sequence[Path], *, out: Path | None = None, num_trajectories: int = NUM_TRAJECTORIES
+) -> Path:
+    """Write one HTML file that shows run folders, evaluations and trainings, and gives its path.
+
+    Args: `out`, the file; without it, report.html in the first folder; `num_trajectories`, of each
+    run, that can be looked at.
+    Raises: DataError for a folder that isn't there.
+    """
+    path = out or folders[0] / HTML_FILE
+    return write_html(folders, path, decoder_of=run_decoder, num_trajectories=num_trajectories)
 
 
 def report_horizon(

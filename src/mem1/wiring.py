@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mem1.chat import ByteRenderer, Renderer
 from mem1.config import (
+    CONFIG_FILE,
     BM25Config,
     HTTPConfig,
     LedgerTasks,
@@ -23,6 +24,7 @@ from mem1.config import (
     RunConfig,
     ServerConfig,
     TasksConfig,
+    load_config,
     make_reward,
 )
 from mem1.context import ContextPolicy, check_window
@@ -30,7 +32,7 @@ from mem1.engines import Engine
 from mem1.envs import Env, QAEnv
 from mem1.envs.ledger import LEDGER_BUDGET_PROMPT, LEDGER_PROMPT, LedgerEnv
 from mem1.envs.prompts import QA_BUDGET_PROMPT, QA_PROMPT
-from mem1.errors import BudgetError, ConfigError, MissingExtraError, ModelError
+from mem1.errors import BudgetError, ConfigError, MissingExtraError, ModelError, UserError
 from mem1.rollout import Agent, Job
 from mem1.tasks import compose, load_tasks
 from mem1.tasks.ledger import ledger_tasks
@@ -87,6 +89,20 @@ def _server_renderer(config: ServerConfig) -> Renderer:
     from mem1.chat.hf import HFRenderer
 
     return HFRenderer.load(resolve_path(config.tokenizer))
+
+
+def run_decoder(folder: Path) -> Callable[[Sequence[int]], str] | None:
+    """What decodes the tokens of a run: its model's tokenizer; None if it can't be loaded here."""
+    try:
+        engine = load_config(folder / CONFIG_FILE).engine
+        name = engine.model if isinstance(engine, LocalConfig) else engine.tokenizer
+        if name is None:
+            return None
+        from mem1.chat.hf import HFRenderer
+
+        return HFRenderer.load(resolve_path(name)).decode
+    except UserError:
+        return None
 
 
 def model_path(name: str) -> Path:

@@ -35,9 +35,7 @@ def turn(number, **changes) -> dict[str, Any]:
         "context_tokens": 160,
         "reply_tokens": 24,
         "full_tokens": 1500,
-        "reply": "<think>kami</think><look>lone</look>",
-        "state_span": [0, 19],
-        "action_span": [19, 36],
+        "reply": [["internal_state", "<think>kami</think>"], ["action", "<look>lone</look>"]],
         "action": {"name": "look", "argument": "lone"},
         "state_diff": [["+", "kami 142 lone 117"]],
         "observation": "found lone 119",
@@ -171,8 +169,10 @@ def test_the_list_tells_outcomes_and_how_to_ask():
 
 
 def test_the_list_tells_what_is_damaged():
-    found = listing(row(0, "t1")) | {"damaged": [{"line": 17, "why": "no JSON"}]}
-    assert "line 17: no JSON" in table(found)
+    found = listing(row(0, "t1")) | {
+        "damaged": [{"where": "trajectories.jsonl:17", "why": "no JSON"}]
+    }
+    assert "trajectories.jsonl:17: no JSON" in table(found)
 
 
 def test_a_long_id_stays_on_its_line():
@@ -240,7 +240,9 @@ def test_text_of_others_moves_no_cursor_and_sets_no_colour(number, colour):
 
 
 def test_nor_does_it_in_the_list():
-    found = listing(row(0, "t1")) | {"damaged": [{"line": 17, "why": "no JSON"}]}
+    found = listing(row(0, "t1")) | {
+        "damaged": [{"where": "trajectories.jsonl:17", "why": "no JSON"}]
+    }
     shown = drawn(show_list, hostile(found, HOSTILE), folder=HOSTILE)
     assert not any(ord(c) < 32 and c != "\n" for c in shown)
     assert "�[31mred�[0m" in shown

@@ -46,13 +46,16 @@ def peak_tokens_without_prompt(trajectory: Trajectory) -> float:
 
 
 def dependency(trajectory: Trajectory) -> float:
-    """Sum over turns of (context + l // 2) * l for a reply of l tokens: how many pairs of tokens
-    attention looks at for what is generated. Source: MEM1's release (arXiv 2506.15841)."""
-    total = 0
-    for turn in trajectory.turns:
-        length = turn.completion.num_tokens
-        total += (num_tokens(turn.context) + length // 2) * length
-    return float(total)
+    """Pairs of tokens that attention looks at for what is generated, over all turns."""
+    return float(
+        sum(pairs(num_tokens(t.context), t.completion.num_tokens) for t in trajectory.turns)
+    )
+
+
+def pairs(context: int, reply: int) -> int:
+    """(context + l // 2) * l: pairs of tokens that attention looks at to generate l tokens after a
+    context of so many. Source: MEM1's release (arXiv 2506.15841)."""
+    return (context + reply // 2) * reply
 
 
 def generated_tokens(trajectory: Trajectory) -> float:

@@ -23,7 +23,7 @@ import orjson
 from mem1.errors import ConfigError, DataError
 from mem1.viewer.atif import Origin, atif_document
 from mem1.viewer.parquet import write_turns
-from mem1.viewer.records import Damage, Record, read_records, trajectory_files
+from mem1.viewer.records import Damage, Record, check_trajectories, read_records
 
 Format = Literal["atif", "parquet"]
 
@@ -53,7 +53,7 @@ def export_run(
     Raises: DataError if the run has no trajectory that can be read; ConfigError if `out` is there.
     """
     folder = folder.resolve()
-    trajectory_files(folder)
+    check_trajectories(folder)
     done = Exported(path=out or folder / DEFAULT_NAMES[to])
     write, is_ours = (_write_atif, _is_atif) if to == "atif" else (_write_parquet, _is_parquet)
     if done.path.exists() and not force:

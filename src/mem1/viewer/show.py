@@ -116,7 +116,7 @@ def show_list(console: Console, listing: Json, *, folder: str) -> None:
         )
     console.print(_Wide(table), crop=False)
     for damage in listing["damaged"]:
-        console.print(_text(f"line {damage['line']}: {damage['why']}", style="red"))
+        console.print(_text(f"{damage['where']}: {damage['why']}", style="red"))
     asks = f"mem1 show {folder} --task ID [--sample K] [--context POLICY] [--turn T]"
     console.print(_text(f"one of them: {asks}", style="dim"))
 
@@ -183,7 +183,7 @@ def _turn(view: Json, turn: Json, *, whole: bool) -> Iterator[RenderableType]:
         yield Padding(_difference(turn["state_diff"]), (0, 0, 0, 4))
     action = turn["action"]
     if whole or action is None:
-        yield from _block("reply", turn["reply"], style="yellow", whole=whole)
+        yield from _block("reply", _said(turn), style="yellow", whole=whole)
     if action is not None:
         yield from _block(action["name"], action["argument"], style="bold green", whole=whole)
     if turn["faults"]:
@@ -194,6 +194,10 @@ def _turn(view: Json, turn: Json, *, whole: bool) -> Iterator[RenderableType]:
         yield _labelled("evicted", _parts(view, turn["evicted"]))
     if view["facts"]:
         yield _labelled("facts", _facts_line(view["facts"], turn=turn["turn"]))
+
+
+def _said(turn: Json) -> str:
+    return "".join(text for _, text in turn["reply"])
 
 
 def _parts(view: Json, indices: Sequence[int]) -> Text:

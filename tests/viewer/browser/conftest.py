@@ -13,9 +13,9 @@ from viewing import Tab, mem1, served
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """The browser; one for all tests."""
+    """The browser; one for the tests of a file: it takes the event loop, which tests elsewhere need."""
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     if CHROMIUM is None:
         pytest.skip("chromium is missing: apt-get install chromium")

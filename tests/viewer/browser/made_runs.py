@@ -98,7 +98,7 @@ def write_run(folder: Path, trajectories: Sequence[Trajectory]) -> Path:
     lines = [dump_trajectory(trajectory) + b"\n" for trajectory in trajectories]
     (folder / "trajectories.jsonl").write_bytes(b"".join(lines))
     name = orjson.dumps(trajectories[0].task.id).decode()
-    (folder / "config.toml").write_text(f"[engine]\nmodel = {name}\n", "utf-8")
+    (folder / "config.toml").write_text(f'[engine]\nkind = "local"\nmodel = {name}\n', "utf-8")
     return folder
 
 

@@ -106,7 +106,7 @@ def test_a_run_that_is_written_is_followed(run: Path, tmp_path: Path, open_tab):
         assert page.locator(".status").inner_text() == "5 trajectories"
         with growing.open("ab") as file:
             file.write(lines[5] + b"no record\n" + lines[6] + lines[7][:40])
-        page.get_by_text("Line 7 can't be read").wait_for()
+        page.get_by_text("trajectories.jsonl:7 can't be read").wait_for()
         assert page.locator(".status").inner_text() == "7 trajectories"
 
 

@@ -156,9 +156,9 @@
         if (stopped) return;
         if (answer.rows.length || !next) list.add(answer);
         next = answer.next;
-        answer.damaged.forEach(({ line, why }) => bad.set(line, why));
-        damaged.replaceChildren(...[...bad].map(([line, why]) =>
-          h("p", { class: "warning" }, `Line ${line} can't be read: ${why}`)));
+        answer.damaged.forEach(({ where, why }) => bad.set(where, why));
+        damaged.replaceChildren(...[...bad].map(([where, why]) =>
+          h("p", { class: "warning" }, `${where} can't be read: ${why}`)));
       } catch (error) {
         if (!next) throw error;
       }

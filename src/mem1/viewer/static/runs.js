@@ -30,7 +30,7 @@
 
   const damage = ({ damaged }) => damaged.length > 0 && h("details", { class: "warning" },
     h("summary", null, `${mem1.plural(damaged.length, "line")} damaged`),
-    h("ul", null, damaged.map(({ line, why }) => h("li", null, `line ${line}: ${why}`))));
+    h("ul", null, damaged.map(({ where, why }) => h("li", null, `${where}: ${why}`))));
 
   const runsTable = ({ runs, differing }, chosen) => table({
     caption: "Runs and the settings in which they differ; what most runs don't have is marked",
@@ -66,7 +66,7 @@
     heads: ["Run", "Context policy", "N", "Episodes", "Bound", ...FIGURES.map(named)],
     rows: cells.map(({ run, cell }) => [
       run.name, cell.context_policy, { class: "number", of: cell.num_objectives },
-      [mem1.number(cell.num_episodes), cell.num_failures > 0 && ` (${cell.num_failures} failed)`],
+      [mem1.number(cell.num_trajectories), cell.num_failures > 0 && ` (${cell.num_failures} failed)`],
       mem1.number(cell.bound), ...FIGURES.map((name) => interval(cell.estimates[name])),
     ]),
   });
@@ -145,7 +145,7 @@
     const chosen = chosenRuns(answer.runs, parameters.runs);
     const cells = (await Promise.all(chosen.map(async (run) =>
       (await load(`runs/${run.run}/cells`)).cells.map((cell) => ({ run, cell }))))).flat();
-    const trained = await Promise.all(chosen.filter(({ metrics }) => metrics.length)
+    const trained = await Promise.all(chosen.filter(({ kind }) => kind === "train")
       .map(async (run, look) =>
       ({ run, look, curves: await load(`runs/${run.run}/curves`) })));
     return { title: "Runs", path: [], element: h("div", { class: "runs-page" },

@@ -48,20 +48,8 @@
     turn.context.map((index, place) =>
       part(segments[index], tokens?.context[place], turn.evicted.includes(index))));
 
-  /** The reply cut into state, action and what is neither. */
-  const cut = ({ reply, state_span: state, action_span: action }) => {
-    const known = [[state, "internal_state"], [action, "action"]].filter(([span]) => span)
-      .sort(([a], [b]) => a[0] - b[0]);
-    const cuts = [];
-    let at = 0;
-    for (const [[from, to], kind] of known) {
-      if (from > at) cuts.push([reply.slice(at, from), "reply"]);
-      cuts.push([reply.slice(from, to), kind]);
-      at = to;
-    }
-    if (at < reply.length || !cuts.length) cuts.push([reply.slice(at), "reply"]);
-    return cuts.filter(([content], place) => content.trim() || !place);
-  };
+  /** State, action and what is neither; blanks between them are left out. */
+  const parts = ({ reply }) => reply.filter(([, content], place) => content.trim() || !place);
 
   const NAMES = { internal_state: "internal state", action: "action", reply: "neither" };
 
@@ -72,19 +60,19 @@
       && h("p", { class: "warning" }, `Form: ${turn.faults.map(mem1.words).join(", ")}`),
     tokens ? h("div", { class: "part edge-sampled" }, written(tokens.reply.pieces, tokens.reply),
       tokenKey(tokens))
-      : cut(turn).map(([content, kind]) => h("div", { class: `part edge-${kind}` },
+      : parts(turn).map(([kind, content]) => h("div", { class: `part edge-${kind}` },
         h("p", { class: "label" }, mem1.swatch(kind), NAMES[kind],
           kind === "action" && turn.action
             && h("span", { class: "quiet" }, ` ${turn.action.name}`)),
         text(content))));
 
-  const tokenKey = ({ reply, tokenizer }) => h("p", { class: "note" },
+  const tokenKey = ({ reply, decoded }) => h("p", { class: "note" },
     "The stronger its shade, the less likely a token",
     reply.logprobs ? "" : " (log-probabilities unknown)", "; underlined is trained",
     reply.advantages ? ["; ", h("span", { class: "piece trained up" }, "above"), " or ",
       h("span", { class: "piece trained down" }, "below"), " expectation (sign of the advantage)"]
         : "",
-    tokenizer ? "." : ". No tokenizer could be loaded: token ids.");
+    decoded ? "." : ". No tokenizer could be loaded: token ids.");
 
   const cameBack = (turn) => h("section", null, h("h3", null, "What came back"),
     turn.observation === null ? h("p", { class: "quiet" }, "Nothing: the episode ends here.")

@@ -1,0 +1,40 @@
+"""Commands that prepare tasks and corpora."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from mem1.cli.options import watch
+
+
+def compose(
+    *files: Annotated[Path, Parameter(help="Question files: JSONL, JSONL.gz or parquet.")],
+    num_objectives: Annotated[int, Parameter(help="Questions in one task.")],
+    seed: Annotated[int, Parameter(help="Of the shuffle.")] = 0,
+    limit: Annotated[int | None, Parameter(help="At most so many tasks.")] = None,
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The task file to write.")],
+) -> int:
+    """Compose single questions into tasks of several objectives."""
+    from mem1.config import TasksConfig
+    from mem1.tasks import write_tasks
+    from mem1.wiring import compose_tasks
+
+    config = TasksConfig(
+        files=tuple(map(str, files)), num_objectives=(num_objectives,), per_cell=limit, seed=seed
+    )
+    tasks = compose_tasks(config)
+    write_tasks(tasks, out)
+    print(f"{len(tasks)} tasks of {num_objectives} objectives in {out}")
+    return 0
+
+
+def index(corpus: Path) -> int:
+    """Index a corpus for the BM25 retriever; eval and run do so themselves if need be."""
+    from mem1.tools import BM25Index
+
+    with ExitStack() as stack:
+        passages = len(BM25Index.open(corpus, on_progress=watch(stack).on_index))
+    print(f"{corpus}: {passages} passages indexed")
+    return 0
