@@ -15,7 +15,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))
 
 @pytest.fixture(scope="module")
 def chromium():
-    """The browser; one for the tests of a file: it takes the event loop, which tests elsewhere need."""
+    """The browser, for the tests of a file: it takes the event loop, which others need."""
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     if CHROMIUM is None:
         pytest.skip("chromium is missing: apt-get install chromium")
