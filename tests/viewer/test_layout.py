@@ -90,6 +90,17 @@ def test_what_a_turn_saw_is_called_what_it_saw_it_as(policy, seed):
         assert packed.parent[place] == -1
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("policy", [InternalState(), Full()])
+def test_carried_observations_are_there_once_under_their_name(policy, seed):
+    (trajectory,) = group(policy, "carry", seed=seed, size=1)
+    (row,) = layout_view(records([trajectory]))["rows"]
+    names = names_of(row)
+    seen = {(s.kind, s.turn): len(s.token_ids) for t in trajectory.turns for s in t.context}
+    wanted = {place: size for place, size in seen.items() if place[0] in ("prompt", "observation")}
+    assert {place: names.count((*place, 10)) for place in wanted} == wanted
+
+
 def _turn_of(trajectory):
     for number, turn in enumerate(trajectory.turns, start=1):
         yield from [number] * turn.completion.num_tokens

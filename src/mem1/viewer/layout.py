@@ -62,15 +62,12 @@ def _labelled(row: PackedBatch, paths: Sequence[tuple[int, Labels]]) -> Labels:
     """Walk from the last token of each path to its root, as far as nobody has walked."""
     labels = np.zeros((row.num_tokens, 3), np.int64)
     walked = np.zeros(row.num_tokens, bool)
-    sampled = row.loss_mask
     ends = dict(zip(row.index.tolist(), row.targets.tolist(), strict=True))
     parents = row.parent.tolist()
     for last, path in paths:
         place, depth = ends[last], len(path) - 1
         while place >= 0 and not walked[place]:
-            if not sampled[place] or KINDS[path[depth, 0]] == SAMPLED:
-                labels[place] = path[depth]
-                walked[place] = True
+            labels[place], walked[place] = path[depth], True
             place, depth = parents[place], depth - 1
     return labels
 
