@@ -78,6 +78,8 @@ def split_answer(answer: str, task: Task) -> tuple[str, ...]:
     if pieces and not pieces[-1]:
         pieces.pop()
     objectives = task.objectives
+    if not any(SEPARATOR in gold for objective in objectives for gold in objective.answers):
+        return tuple(pieces)
 
     @cache
     def best(piece: int, objective: int) -> tuple[tuple[float, float, float], tuple[str, ...]]:
