@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import orjson
 from pydantic import TypeAdapter
@@ -50,9 +50,10 @@ def dump_trajectory(trajectory: Trajectory) -> bytes:
 
 def load_trajectory(line: bytes) -> Trajectory:
     """The inverse of `dump_trajectory`. Raises ValueError (and subclasses) if it's not one."""
-    record: Any = orjson.loads(line)
-    if not isinstance(record, dict):
+    found = orjson.loads(line)
+    if not isinstance(found, dict):
         raise ValueError("a record is a JSON object")
+    record = cast(dict[str, Any], found)
     version = record.pop("schema_version", None)
     if version != SCHEMA_VERSION:
         raise ValueError(f"schema_version {version}, this mem1 reads {SCHEMA_VERSION}")

@@ -53,7 +53,8 @@ def is_loopback(host: str) -> bool:
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """A socket that takes calls already, to serve at. Args: `port`, 0 for a free one. Raises: ConfigError if it's taken."""
+    """A socket to serve at, which takes calls already. Args: `port`, 0 for a free one. Raises:
+    ConfigError if it's taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
