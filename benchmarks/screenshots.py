@@ -8,7 +8,7 @@ Takes the folder of the tiny policy's runs and that of a run of SmolLM2; writes 
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ class Picture:
     route: str
     """May name a {trajectory}."""
     run: int = 0
+    """Of the tiny policy's."""
+    llm: bool = False
+    """Of the run of SmolLM2."""
     wanted: Callable[[Row], Any] | None = None
     """The trajectory of the run that has most of this is shown."""
     keys: str = ""
@@ -41,6 +44,11 @@ def middling(row: Row) -> Any:
     return row["num_objectives"] == 8, row["num_turns"], -abs(row["hits"] - 4)
 
 
+def half_right(row: Row) -> Any:
+    """An episode of the first training step that got one of two right."""
+    return row["step"] == 1, row["hits"] == 1, row["num_turns"]
+
+
 def searched_long(row: Row) -> Any:
     """An episode of the constant context that answered after many turns."""
     policy = row["context_policy"] == "internal_state"
@@ -49,19 +57,19 @@ def searched_long(row: Row) -> Any:
 
 TURN = "runs/{run}/trajectories/{trajectory}/turns/"
 PICTURES = (
-    Picture(name="runs", route="?runs=0,1,2,3", size=(1440, 1200)),
-    Picture(name="trajectories", route="runs/0?n=8&sort=-num_turns", keys="jjj", size=(1440, 720)),
-    Picture(name="turn", route=TURN + "6", wanted=middling, size=(1440, 1120)),
+    Picture(name="runs", route="", size=(1440, 1150)),
+    Picture(name="trajectories", route="runs/0?n=8&sort=-num_turns", keys="jjj", size=(1440, 640)),
+    Picture(name="turn", route=TURN + "6", wanted=middling, size=(1440, 1020)),
     Picture(
-        name="tokens", route=TURN + "2", run=4, wanted=searched_long, keys="t", dark=True,
-        size=(1440, 1000),
+        name="tokens", route=TURN + "2", run=2, wanted=half_right, keys="t", dark=True,
+        size=(1440, 1080),
     ),
     Picture(
         name="facts", route="runs/{run}/trajectories/{trajectory}/facts", wanted=middling,
         size=(1440, 720), dark=True,
     ),
     Picture(
-        name="mask", route="runs/{run}/trajectories/{trajectory}/mask", run=4,
+        name="mask", route="runs/{run}/trajectories/{trajectory}/mask", llm=True,
         wanted=searched_long, size=(1440, 1240),
     ),
     Picture(name="phone", route=TURN + "4", wanted=middling, size=(390, 1250), dark=True),
@@ -91,6 +99,8 @@ def take(browser: Any, address: str, picture: Picture) -> Path:
     page.wait_for_timeout(1500)
     for key in picture.keys:
         page.keyboard.press(key)
+        if key == "t":
+            page.locator(".wrote .piece").first.wait_for()
         page.wait_for_timeout(500)
     path = ROOT / "docs/screenshots" / f"{picture.name}.png"
     page.screenshot(path=path)
@@ -102,14 +112,14 @@ def main(learned: str, llm: str) -> None:
     from viewing import served
 
     names = ("internal_state-after", "full-after", "internal_state-training", "full-training")
-    folders: Sequence[Path] = [*(Path(learned) / name for name in names), Path(llm)]
+    learned_runs = [Path(learned) / name for name in names]
     (ROOT / "docs/screenshots").mkdir(exist_ok=True)
-    with served(*folders) as address, sync_playwright() as driver:
+    with served(*learned_runs) as tiny, served(Path(llm)) as large, sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
         for picture in PICTURES:
-            path = take(browser, address, picture)
+            path = take(browser, large if picture.llm else tiny, picture)
             print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
         browser.close()
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 import mem1
 from mem1 import RunConfig
-from mem1.api import Watcher, evaluate_async, report_horizon
+from mem1.api import Watcher, evaluate_async, report_horizon, report_html
 from mem1.console import RunProgress, TrainProgress, show_horizon
 from mem1.training import TrainWatcher, train_policy
 
@@ -44,7 +44,9 @@ def test(config: RunConfig, folder: Path) -> Path:
 
 
 def main(seed: int = 0, folder: Path = Path("runs/learn")) -> None:
-    console, place, tests = Console(stderr=True), folder / f"seed-{seed}", []
+    console, place = Console(stderr=True), folder / f"seed-{seed}"
+    tests: list[Path] = []
+    trainings: list[Path] = []
     for context in ("internal_state", "full"):
         start = mem1.load_config(
             "configs/learn.toml",
@@ -58,11 +60,13 @@ def main(seed: int = 0, folder: Path = Path("runs/learn")) -> None:
         console.rule(f"{context}: as it came")
         tests.append(test(start, place / f"{context}-before"))
         console.rule(f"{context}: learning, on two questions at a time")
-        trained = train(start, place / f"{context}-training")
+        trainings.append(place / f"{context}-training")
+        trained = train(start, trainings[-1])
         console.rule(f"{context}: trained")
         tests.append(test(trained, place / f"{context}-after"))
     show_horizon(Console(), report_horizon(tests, out=place, command=("python", *sys.argv)))
     print(f"report: {place / 'horizon.md'}")
+    print(f"report: {report_html([*tests, *trainings], out=place / 'report.html')}")
 
 
 if __name__ == "__main__":

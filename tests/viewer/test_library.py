@@ -95,6 +95,12 @@ def test_settings_that_differ_are_named(run):
     assert answer["differing"] == ["engine.model"]
 
 
+def test_names_are_as_long_as_it_takes_to_tell_runs_apart(run):
+    twin = shutil.copytree(run, run.parent.parent / "more/demo")
+    names = [told["name"] for told in Library([run, twin]).load("runs")["runs"]]
+    assert names == ["runs/demo", "more/demo"]
+
+
 def test_runs_that_begin_later_come_last(run):
     library = Library([run.parent])
     store(run.parent / "another/trajectories.jsonl", FOUND)

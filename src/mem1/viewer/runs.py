@@ -37,11 +37,13 @@ def find_runs(root: Path) -> list[Path]:
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """What tells run folders apart: their paths without what all have in common."""
-    if not folders:
-        return []
-    common = Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
-    return [str(folder.resolve().relative_to(common)) for folder in folders]
+    """What tells run folders apart: as many last parts of their paths as that takes."""
+    paths = [folder.resolve() for folder in folders]
+    for size in range(1, max((len(path.parts) for path in paths), default=0)):
+        names = ["/".join(path.parts[-size:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
 
 
 def settings_of(folder: Path) -> tuple[dict[str, Any], str | None]:

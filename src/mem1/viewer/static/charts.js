@@ -26,7 +26,7 @@
     const size = Math.abs(value);
     if (size >= 1e6) return `${+(value / 1e6).toPrecision(3)}M`;
     if (size >= 1e4) return `${+(value / 1e3).toPrecision(3)}k`;
-    if (size && size < 1e-3) return value.toExponential(0);
+    if (size && size < 1e-3) return value.toExponential(1).replace(".0e", "e");
     return `${+value.toPrecision(3)}`;
   };
 
