@@ -388,7 +388,11 @@ def test_a_mistake_is_told_by_a_dry_run_with_status_2(config_file, capfd, settin
 def test_the_command_trains_says_where_and_goes_on(config_file, capfd):
     assert run_command(["train", config_file]) == 0
     said = capfd.readouterr().out
-    assert said == "policy: runs/small/policy\nmetrics: runs/small/metrics.jsonl\n"
+    assert said.splitlines() == [
+        "policy: runs/small/policy",
+        "metrics: runs/small/metrics.jsonl",
+        "report: runs/small/report.html",
+    ]
     assert [line["step"] for line in figures(Path("runs/small"))] == [1, 2]
     assert run_command(["train", config_file]) == 0
     assert run_command(["train", config_file, "--set", "train.steps=3"]) == 2
