@@ -1,7 +1,6 @@
 """benchmarks/experiments.py: what its trials do to a config and a batch, and what its page says."""
 
 import re
-from pathlib import Path
 
 import pytest
 
