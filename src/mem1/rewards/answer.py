@@ -26,7 +26,8 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 def f1(prediction: str, answers: Sequence[str]) -> float:
     """Harmonic mean of precision and recall over normalised words, counted with multiplicity; the
     best over the answers. Source: SQuAD v1.1."""
-    return max((_f1(normalise_answer(prediction), answer) for answer in answers), default=0.0)
+    normal = normalise_answer(prediction)
+    return max((_f1(normal, answer) for answer in answers), default=0.0)
 
 
 def _f1(prediction: str, answer: str) -> float:
@@ -60,9 +61,13 @@ def score_answer(task: Task, answer: str | None) -> AnswerScore:
     given = split_answer(answer, task) if answer is not None else ()
     parts = [*given, *[""] * num_objectives][:num_objectives]
     pairs = list(zip(parts, task.objectives, strict=True))
+    matches = tuple(exact_match(part, objective.answers) for part, objective in pairs)
     return AnswerScore(
-        exact_match=tuple(exact_match(part, objective.answers) for part, objective in pairs),
-        f1=tuple(f1(part, objective.answers) for part, objective in pairs),
+        exact_match=matches,
+        f1=tuple(
+            match or f1(part, objective.answers)
+            for match, (part, objective) in zip(matches, pairs, strict=True)
+        ),
         well_formed=len(given) == num_objectives,
     )
 
