@@ -36,6 +36,7 @@ from mem1.viewer.html import HTML_FILE, NUM_TRAJECTORIES, write_html
 from mem1.wiring import (
     compose_tasks,
     open_engine,
+    open_tools,
     open_world,
     plan_jobs,
     question_world,
@@ -70,8 +71,11 @@ async def ask_async(
     watcher = watcher or Watcher()
     config = replace(config, context=ContextConfig(policies=config.context.policies[:1]))
     task = question_task(*questions)
-    make_env = question_world(config, on_progress=watcher.on_index)
-    async with open_engine(config.engine) as (engine, renderer):
+    async with (
+        open_tools(config.tools) as toolbox,
+        open_engine(config.engine) as (engine, renderer),
+    ):
+        make_env = question_world(config, toolbox=toolbox, on_progress=watcher.on_index)
         job, *_ = plan_jobs(
             config, tasks=[task], engine=engine, renderer=renderer, make_env=make_env
         )
@@ -115,8 +119,11 @@ async def rollout_async(
     watcher = watcher or Watcher()
     tasks = compose_tasks(config.tasks, limit=limit)
     save_config(config, folder)
-    make_env = open_world(config, on_progress=watcher.on_index)
-    async with open_engine(config.engine) as (engine, renderer):
+    async with (
+        open_tools(config.tools) as toolbox,
+        open_engine(config.engine) as (engine, renderer),
+    ):
+        make_env = open_world(config, toolbox=toolbox, on_progress=watcher.on_index)
         jobs = plan_jobs(config, tasks=tasks, engine=engine, renderer=renderer, make_env=make_env)
         on_start = watcher.on_start
         return await run_jobs(

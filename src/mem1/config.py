@@ -93,6 +93,18 @@ class HTTPConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolsConfig:
+    """`[tools]`: what the agent may call besides the search engine."""
+
+    functions: tuple[str, ...] = ()
+    """Python functions with type hints, `package.module:function`."""
+    mcp: tuple[str, ...] = ()
+    """MCP servers: command lines, or http(s) URLs."""
+    timeout_s: float = 60.0
+    """Seconds that a call may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContextConfig:
     """`[context]`: the policies to run, each over all tasks."""
 
@@ -165,6 +177,7 @@ class RunConfig:
     engine: LocalConfig | ServerConfig
     retriever: BM25Config | HTTPConfig | None = None
     """None: for tasks without a search engine."""
+    tools: ToolsConfig = field(default_factory=ToolsConfig)
     context: ContextConfig = field(default_factory=ContextConfig)
     budget: Budget = field(default_factory=Budget)
     sampling: Sampling = field(default_factory=Sampling)
@@ -234,7 +247,7 @@ def _policy_class(name: str) -> type[Any]:
         return POLICIES[name]
     if ":" not in name:
         raise ConfigError(f"unknown context policy {name}{suggestion(name, POLICIES)}")
-    found = _imported(name, what="context policy")
+    found = imported(name, what="context policy")
     if not is_dataclass(found):
         raise ConfigError(f"context policy {name}: isn't a dataclass, its settings are unknown")
     return found  # pyright: ignore[reportReturnType]
@@ -246,14 +259,14 @@ def make_reward(name: str) -> Reward:
         return REWARDS[name]()
     if ":" not in name:
         raise ConfigError(f"run.reward = {name!r}{suggestion(name, REWARDS)}")
-    reward = _imported(name, what="reward")()
+    reward = imported(name, what="reward")()
     if not isinstance(reward, Reward):
         raise ConfigError(f"run.reward = {name!r} can't be called: it's no Reward")
     return reward
 
 
-def _imported(name: str, *, what: str) -> Any:
-    """What `package.module:Name` names."""
+def imported(name: str, *, what: str) -> Any:
+    """What `package.module:Name` names. Raises: ConfigError if there's no such thing."""
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

@@ -19,7 +19,9 @@ STATE_TAG = "think"
 ANSWER_TAG = "answer"
 OBSERVATION_TAG = "information"
 HINT_TAG = "HINT"
-RESERVED_TAGS = (STATE_TAG, ANSWER_TAG, OBSERVATION_TAG, HINT_TAG, "search")
+TOOL_TAG = "tool"
+"""Of an action that names its tool inside: `<tool name="weather">{"city": "Oslo"}</tool>`."""
+RESERVED_TAGS = (STATE_TAG, ANSWER_TAG, OBSERVATION_TAG, HINT_TAG, TOOL_TAG, "search")
 """Tags that never survive in foreign text; the names of other tools are added to them."""
 
 MAX_FOREIGN_BYTES = 1 << 20
@@ -49,7 +51,8 @@ class Reply:
 def parse_reply(text: str, *, actions: Sequence[str]) -> Reply:
     """Find the internal state and the one action in a sampled reply.
 
-    Args: `text`, decoded sampled tokens; `actions`, names of the actions that exist.
+    Args: `text`, decoded sampled tokens; `actions`, names of the actions that exist; with `tool`
+    among them, `<tool name="x">` is the action `tool:x`.
     A wrong state and a wrong action are independent faults: each is recorded, neither is guessed.
     """
     state_span, state_fault = _find_state(text)
@@ -74,17 +77,23 @@ def _find_state(text: str) -> tuple[tuple[int, int] | None, Fault | None]:
     return (start, end + len(closer)), None
 
 
+TOOL_NAME = "[A-Za-z0-9_.-]{1,64}"
+_NAMED_TOOL = f'<{TOOL_TAG} name="(?P<tool>{TOOL_NAME})">'
+
+
 def _find_action(
     text: str, *, actions: Sequence[str], start: int
 ) -> tuple[tuple[int, int] | None, Action | None, Fault | None]:
-    names = "|".join(re.escape(name) for name in actions)
-    openers = list(re.finditer(f"<({names})>", text[start:]))
+    names = "|".join(re.escape(name) for name in actions if name != TOOL_TAG)
+    named = _NAMED_TOOL if TOOL_TAG in actions else "(?!)"
+    openers = list(re.finditer(f"<({names or '(?!)'})>|{named}", text[start:]))
     if not openers:
         return None, None, Fault.NO_ACTION
     first = openers[0]
-    name = first[1]
+    tag = first[1] or TOOL_TAG
+    name = first[1] or f"{TOOL_TAG}:{first['tool']}"
     begin, body = start + first.start(), start + first.end()
-    end = text.find(close_tag(name), body)
+    end = text.find(close_tag(tag), body)
     if end < 0:
         return None, None, Fault.ACTION_UNCLOSED
     if len(openers) > 1:
@@ -92,15 +101,21 @@ def _find_action(
     argument = text[body:end].strip()
     if not argument:
         return None, None, Fault.ACTION_EMPTY
-    stop = end + len(close_tag(name))
+    stop = end + len(close_tag(tag))
     if text[stop:].strip():
         return None, None, Fault.TEXT_AFTER_ACTION
     return (begin, stop), Action(name=name, argument=argument), None
 
 
+def tag_of(action: str) -> str:
+    """The tag of an action's name: `tool:weather` is written in `<tool name="weather">`."""
+    return action.partition(":")[0]
+
+
 def close_open_tag(text: str, *, stop: Sequence[str]) -> str:
     """Append the stop string that a server cut off: the one whose opening tag came last."""
-    opened = [(text.rfind(closer.replace("</", "<", 1)), closer) for closer in stop]
+    openers = {close_tag(TOOL_TAG): f"<{TOOL_TAG} "}
+    opened = [(text.rfind(openers.get(c, c.replace("</", "<", 1))), c) for c in stop]
     position, closer = max(opened, default=(-1, ""))
     return text + closer if position >= 0 and closer not in text[position:] else text
 

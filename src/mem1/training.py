@@ -28,7 +28,14 @@ from mem1.train.checks import check_mode, check_vocabulary
 from mem1.train.config import TrainConfig
 from mem1.train.curriculum import Level, levels_of
 from mem1.types import Task, Trajectory
-from mem1.wiring import compose_tasks, model_path, open_world, plan_jobs
+from mem1.wiring import (
+    MakeEnv,
+    compose_tasks,
+    model_path,
+    open_tools,
+    open_world,
+    plan_jobs,
+)
 
 if TYPE_CHECKING:
     from mem1.chat.hf import HFRenderer
@@ -90,7 +97,11 @@ def open_run(config: RunConfig, *, folder: Path, watcher: TrainWatcher) -> Itera
             engine = _sampler(engine_config, policy=policy, renderer=renderer)
             runner = stack.enter_context(asyncio.Runner())
             stack.callback(lambda: runner.run(engine.close()))
-            plan = _Plan(config, engine, renderer, watcher)
+            tools = open_tools(config.tools)
+            toolbox = runner.run(tools.__aenter__())
+            stack.callback(lambda: runner.run(tools.__aexit__(None, None, None)))
+            make_env = open_world(config, toolbox=toolbox, on_progress=watcher.on_index)
+            plan = _Plan(config, engine, renderer, make_env, on_done=watcher.on_done)
             source = _rollouts(config, settings, folder=folder, plan=plan, runner=runner)
             forget_computed = engine.forget
         yield Run(
@@ -189,11 +200,13 @@ class _Plan:
         config: RunConfig,
         engine: "LocalEngine",
         renderer: "HFRenderer",
-        watcher: TrainWatcher,
+        make_env: MakeEnv,
+        *,
+        on_done: Callable[[Trajectory], None] | None,
     ) -> None:
         self._config, self._engine, self._renderer = config, engine, renderer
-        self._make_env = open_world(config, on_progress=watcher.on_index)
-        self.on_done = watcher.on_done
+        self._make_env = make_env
+        self.on_done = on_done
 
     def __call__(
         self,

@@ -9,7 +9,7 @@ all of them -> plan_jobs     -> [Job], one for each task, policy and sample
 import importlib.util
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,8 @@ from mem1.config import (
     RunConfig,
     ServerConfig,
     TasksConfig,
+    ToolsConfig,
+    imported,
     load_config,
     make_reward,
 )
@@ -31,12 +33,28 @@ from mem1.context import ContextPolicy, check_window
 from mem1.engines import Engine
 from mem1.envs import Env, QAEnv
 from mem1.envs.ledger import LEDGER_BUDGET_PROMPT, LEDGER_PROMPT, LedgerEnv
-from mem1.envs.prompts import QA_BUDGET_PROMPT, QA_PROMPT
+from mem1.envs.prompts import (
+    BUDGET_RULE,
+    QA_BUDGET_PROMPT,
+    QA_PROMPT,
+    SEARCH_AND_TOOLS_PROMPT,
+    TOOLS_PROMPT,
+)
 from mem1.errors import BudgetError, ConfigError, MissingExtraError, ModelError, UserError
 from mem1.rollout import Agent, Job
 from mem1.tasks import compose, load_tasks
 from mem1.tasks.ledger import ledger_tasks
-from mem1.tools import BM25Index, HTTPRetriever, Retriever, SearchTool
+from mem1.tools import (
+    BM25Index,
+    FunctionTool,
+    HTTPRetriever,
+    Retriever,
+    SearchTool,
+    Tool,
+    Toolbox,
+    TypedTool,
+)
+from mem1.tools.mcp import McpServer
 from mem1.types import Task
 
 HOSTED_TOKEN_BYTES = 3
@@ -163,34 +181,62 @@ def _gguf_window(path: Path) -> int | None:
 MakeEnv = Callable[[Task], Env]
 
 
+@asynccontextmanager
+async def open_tools(config: ToolsConfig) -> AsyncIterator[Toolbox | None]:
+    """Load the functions and connect to the servers; None if the config names none.
+
+    Raises: ConfigError for what can't be loaded, doesn't answer, or has the name of another.
+    """
+    names = config.functions
+    tools: list[TypedTool] = [FunctionTool(imported(n, what="tools.functions")) for n in names]
+    async with AsyncExitStack() as stack:
+        for address in config.mcp:
+            server = McpServer(address, call_s=config.timeout_s)
+            tools += (await stack.enter_async_context(server)).tools
+        yield Toolbox(tools, timeout_s=config.timeout_s) if tools else None
+
+
 def open_world(
-    config: RunConfig, *, on_progress: Callable[[int, int], None] | None = None
+    config: RunConfig,
+    *,
+    toolbox: Toolbox | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> MakeEnv:
     """Make the environments of the config's tasks; opens the retriever they need.
 
-    Raises: ConfigError if questions are asked and there's no retriever.
+    Args: `toolbox`, of `open_tools`.
+    Raises: ConfigError if questions are asked and there's neither retriever nor tool.
     """
     if isinstance(config.tasks, LedgerTasks):
         prompt = LEDGER_BUDGET_PROMPT if config.run.state_budget else LEDGER_PROMPT
         return partial(LedgerEnv, prompt=prompt)
-    return question_world(config, on_progress=on_progress)
+    return question_world(config, toolbox=toolbox, on_progress=on_progress)
 
 
 def question_world(
-    config: RunConfig, *, on_progress: Callable[[int, int], None] | None = None
+    config: RunConfig,
+    *,
+    toolbox: Toolbox | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> MakeEnv:
-    """Make environments in which questions are answered with the config's retriever."""
-    if config.retriever is None:
+    """Make environments in which questions are answered with the config's retriever and tools."""
+    if config.retriever is None and toolbox is None:
         raise ConfigError(
             'retriever is missing: questions need one, add  [retriever]  with kind = "bm25" and a '
-            "corpus"
+            "corpus, or [tools]"
         )
-    retriever = open_retriever(config.retriever, on_progress=on_progress)
-    return QAWorld(
-        retriever=retriever,
-        top_k=config.retriever.top_k,
-        prompt=QA_BUDGET_PROMPT if config.run.state_budget else QA_PROMPT,
-    )
+    tools: list[Tool] = []
+    if config.retriever is not None:
+        retriever = open_retriever(config.retriever, on_progress=on_progress)
+        tools.append(SearchTool(retriever, top_k=config.retriever.top_k))
+    return partial(QAEnv, tools=tools, toolbox=toolbox, prompt=_prompt(config, toolbox=toolbox))
+
+
+def _prompt(config: RunConfig, *, toolbox: Toolbox | None) -> str:
+    if toolbox is None:
+        return QA_BUDGET_PROMPT if config.run.state_budget else QA_PROMPT
+    rules = BUDGET_RULE if config.run.state_budget else ""
+    return rules + (SEARCH_AND_TOOLS_PROMPT if config.retriever else TOOLS_PROMPT)
 
 
 def open_retriever(
@@ -229,19 +275,6 @@ def compose_tasks(config: TasksConfig | LedgerTasks, *, limit: int | None = None
         for number in dict.fromkeys(config.num_objectives)
         for task in compose(loaded, num_objectives=number, seed=config.seed, limit=most)
     ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QAWorld:
-    """Makes the question-answering world of a task, with the search tool."""
-
-    retriever: Retriever
-    top_k: int
-    prompt: str = QA_PROMPT
-
-    def __call__(self, task: Task) -> Env:
-        tool = SearchTool(self.retriever, top_k=self.top_k)
-        return QAEnv(task, tools=[tool], prompt=self.prompt)
 
 
 def plan_jobs(

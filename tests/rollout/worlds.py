@@ -28,12 +28,18 @@ class Says:
         return self.reply(argument)
 
 
-def agent(engine: Engine, *, context: ContextPolicy | None = None, max_turns: int = 6) -> Agent:
+def agent(
+    engine: Engine,
+    *,
+    context: ContextPolicy | None = None,
+    max_turns: int = 6,
+    budget: Budget = BUDGET,
+) -> Agent:
     return Agent(
         engine=engine,
         renderer=ByteRenderer(),
         context=context or InternalState(),
-        budget=BUDGET,
+        budget=budget,
         max_turns=max_turns,
     )
 

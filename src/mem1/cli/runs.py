@@ -38,6 +38,9 @@ def run(
     context: Annotated[
         str | None, Parameter(help="Context policy, for example full or 'window(k=2)'.")
     ] = None,
+    mcp: Annotated[
+        tuple[str, ...], Parameter(help="MCP server whose tools the agent may call; repeatable.")
+    ] = (),
     overrides: Sets = (),
     out: Annotated[Path, Parameter(help="Where the trajectory is kept.")] = Path("runs/questions"),
     as_json: AsJson = False,
@@ -51,6 +54,8 @@ def run(
         raise ConfigError('no question: write  mem1 run "Who wrote Dracula?" --config FILE')
     if context:
         overrides = (*overrides, f"context.policies={json.dumps([context])}")
+    if mcp:
+        overrides = (*overrides, f"tools.mcp={json.dumps(mcp)}")
     settings = load(config, overrides=overrides)
     console, turns = screen(), 0
 

@@ -41,6 +41,22 @@ examples."""
 QA_PROMPT = RULES + EXAMPLES + QUESTION
 """With worked examples in the very layout of the contexts: what a small model needs."""
 
+TOOLS_PROMPT = """\
+Answer questions with the help of tools. Every reply has two parts: your notes in <think> and \
+</think>, then one action: a tool, or <answer>short answer</answer>. Older replies are forgotten: \
+repeat in the notes every fact you need. Several answers are separated by ;
+
+A tool is called by its name, with its arguments as JSON: \
+<tool name="weather">{"city": "Oslo"}</tool>. There are:
+{tools}
+
+Question: {question}"""
+"""For tools with parameters, whose manual stands at `{tools}`."""
+
+SEARCH_AND_TOOLS_PROMPT = TOOLS_PROMPT.replace(
+    "a tool, or", "<search>keywords</search> in a search engine, a tool, or"
+)
+
 BUDGET_RULE = "Notes of more than {state_tokens} tokens, tags included, are not kept.\n"
 
 QA_BUDGET_PROMPT = RULES + BUDGET_RULE + EXAMPLES + QUESTION

@@ -10,11 +10,11 @@ from mem1.envs.base import Observation
 from mem1.envs.prompts import QA_PROMPT
 from mem1.errors import ConfigError
 from mem1.tasks import question_text
-from mem1.text import ANSWER_TAG, HINT_TAG, OBSERVATION_TAG, STATE_TAG
-from mem1.tools import Tool
+from mem1.text import ANSWER_TAG, HINT_TAG, OBSERVATION_TAG, STATE_TAG, TOOL_TAG
+from mem1.tools import Tool, Toolbox
 from mem1.types import Action, Fault, Task
 
-_OWN_TAGS = frozenset({STATE_TAG, ANSWER_TAG, OBSERVATION_TAG, HINT_TAG.lower()})
+_OWN_TAGS = frozenset({STATE_TAG, ANSWER_TAG, OBSERVATION_TAG, TOOL_TAG, HINT_TAG.lower()})
 
 NO_ACTION = (
     "Your last reply had no valid action. Write your notes between think tags, then one action: "
@@ -25,9 +25,17 @@ NO_ACTION = (
 class QAEnv:
     """An `Env`: the agent calls tools until it answers all questions at once."""
 
-    def __init__(self, task: Task, *, tools: Sequence[Tool], prompt: str = QA_PROMPT) -> None:
-        """Args: `prompt`, with `{question}` where the questions go and, if wanted, `{max_turns}`,
-        and `{state_tokens}` for the cap on the internal state.
+    def __init__(
+        self,
+        task: Task,
+        *,
+        tools: Sequence[Tool] = (),
+        toolbox: Toolbox | None = None,
+        prompt: str = QA_PROMPT,
+    ) -> None:
+        """Args: `toolbox`, tools with parameters; `prompt`, with `{question}` where the questions
+        go and, if wanted, `{tools}` for the toolbox's manual, `{max_turns}`, and `{state_tokens}`
+        for the cap on the internal state.
 
         Raises: ConfigError for a prompt without question, and for tools whose names clash.
         """
@@ -43,15 +51,17 @@ class QAEnv:
         if len(self._tools) < len(tools):
             raise ConfigError(f"two tools have one name: {[tool.name for tool in tools]}")
         self._task = task
+        self._toolbox = toolbox
         self._prompt = prompt
 
     @property
     def actions(self) -> tuple[str, ...]:
-        return (*self._tools, ANSWER_TAG)
+        return (*self._tools, *([TOOL_TAG] if self._toolbox else []), ANSWER_TAG)
 
     async def start(self, *, max_turns: int, state_tokens: int) -> str:
         prompt = self._prompt.replace("{max_turns}", str(max_turns))
         prompt = prompt.replace("{state_tokens}", str(state_tokens))
+        prompt = prompt.replace("{tools}", self._toolbox.manual() if self._toolbox else "")
         return prompt.replace("{question}", question_text(self._task))
 
     async def step(self, action: Action | None, *, faults: tuple[Fault, ...]) -> Observation:
@@ -59,6 +69,9 @@ class QAEnv:
             return Observation(text=NO_ACTION.format(actions=" or ".join(self.actions)))
         if action.name == ANSWER_TAG:
             return Observation(text="", done=True)
+        _, _, named = action.name.partition(":")
+        if named and self._toolbox:
+            return Observation(text=await self._toolbox.call(named, action.argument))
         return Observation(text=await self._tools[action.name].call(action.argument))
 
     async def close(self) -> None:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from mem1.evals.metrics import measure
-from mem1.text import ANSWER_TAG, parse_reply
+from mem1.text import ANSWER_TAG, parse_reply, tag_of
 from mem1.types import Context, SegmentKind, Trajectory, Turn, context_ids, num_tokens
 from mem1.viewer.records import Record
 
@@ -134,7 +134,7 @@ def _rewritten(before: Turn, turn: Turn) -> Json | None:
 
 def _agent_step(turn: Turn, *, number: int, advantages: tuple[float, ...] | None) -> Json:
     text, action = turn.completion.text, turn.action
-    reply = parse_reply(text, actions=(action.name,) if action else ())
+    reply = parse_reply(text, actions=(tag_of(action.name),) if action else ())
     state = text[slice(*reply.state_span)] if reply.state_span else ""
     spans = [span for span in (reply.state_span, reply.action_span) if span]
     is_answer = action is not None and action.name == ANSWER_TAG

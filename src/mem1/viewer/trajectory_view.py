@@ -14,7 +14,7 @@ from mem1.evals.memory import MemoryTrace, half_life, internal_states, trace
 from mem1.evals.metrics import measure, pairs
 from mem1.rewards.answer import exact_match, f1, split_answer
 from mem1.tasks.facts import facts_of
-from mem1.text import STATE_TAG, close_tag, open_tag, parse_reply
+from mem1.text import STATE_TAG, close_tag, open_tag, parse_reply, tag_of
 from mem1.types import Segment, SegmentKind, Trajectory, Turn, num_tokens
 from mem1.viewer.records import Record
 
@@ -174,7 +174,7 @@ def _inside(state: str) -> str:
 def reply_parts(turn: Turn) -> list[list[str]]:
     """A reply in order, cut into internal state, action, and what is neither (`reply`)."""
     text, action = turn.completion.text, turn.action
-    parsed = parse_reply(text, actions=(action.name,) if action else ())
+    parsed = parse_reply(text, actions=(tag_of(action.name),) if action else ())
     spans = (
         (parsed.state_span, SegmentKind.INTERNAL_STATE),
         (parsed.action_span, SegmentKind.ACTION),
