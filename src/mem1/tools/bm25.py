@@ -5,22 +5,21 @@
 Index and passages stay on disk; a process holds little more than the vocabulary.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import orjson
 
 from mem1.errors import DataError
-from mem1.files import derived_folder, read_lines
+from mem1.files import derived_folder
+from mem1.tools.corpus import Passages, write_passages
 from mem1.tools.search import Passage
 
 INDEX_FORMAT = 1
 """Raise it when what is stored changes."""
 
-_PASSAGES, _OFFSETS = "passages.jsonl", "offsets.npy"
 _MAX_QUERY_CHARS = 2_000
 
 
@@ -32,8 +31,7 @@ class BM25Index:
         import bm25s
 
         self._model = bm25s.BM25.load(folder, mmap=True)
-        self._passages = np.memmap(folder / _PASSAGES, dtype=np.uint8, mode="r")
-        self._offsets = np.load(folder / _OFFSETS, mmap_mode="r")
+        self._passages = Passages(folder)
 
     @classmethod
     def open(
@@ -64,7 +62,7 @@ class BM25Index:
 
     def __len__(self) -> int:
         """Number of passages."""
-        return len(self._offsets) - 1
+        return len(self._passages)
 
     async def search(self, query: str, *, top_k: int) -> list[Passage]:
         words = [word for word in _words(query[:_MAX_QUERY_CHARS]) if word in self._vocabulary]
@@ -79,16 +77,13 @@ class BM25Index:
             [np.flatnonzero(scores > threshold), np.flatnonzero(scores == threshold)]
         )
         best = best[np.lexsort((best, -scores[best]))][:count]
-        return [self._passage(int(i), float(scores[i])) for i in best if scores[i] > 0]
+        return [
+            self._passages.passage(int(i), score=float(scores[i])) for i in best if scores[i] > 0
+        ]
 
     @property
     def _vocabulary(self) -> dict[str, int]:
         return self._model.vocab_dict
-
-    def _passage(self, index: int, score: float) -> Passage:
-        start, end = self._offsets[index : index + 2]
-        record = orjson.loads(self._passages[start:end].tobytes())
-        return Passage.of_contents(record["id"], record["contents"], score=score)
 
 
 def _build(corpus: Path, folder: Path, *, on_progress: Callable[[int, int], None]) -> None:
@@ -103,39 +98,17 @@ def _build(corpus: Path, folder: Path, *, on_progress: Callable[[int, int], None
 def _index_passages(
     corpus: Path, folder: Path, *, on_progress: Callable[[int, int], None]
 ) -> tuple[list[list[int]], dict[str, int]]:
-    """Copy the passages behind one another; give each one's word ids, and the vocabulary."""
+    """Copy the passages; give each one's word ids, and the vocabulary."""
     vocabulary = {"": 0}
     tokens: list[list[int]] = []
-    offsets = [0]
-    with (folder / _PASSAGES).open("wb") as file:
-        for id, contents in _read_corpus(corpus):
-            file.write(orjson.dumps({"id": id, "contents": contents}))
-            offsets.append(file.tell())
-            # What has no word stands under the empty one, which no query holds.
-            words = _words(contents) or [""]
-            tokens.append([vocabulary.setdefault(word, len(vocabulary)) for word in words])
-            if len(tokens) % 1000 == 0:
-                on_progress(len(tokens), 0)
-    if not tokens:
-        raise DataError(f"corpus {corpus}: holds no passage")
+    for contents in write_passages(corpus, folder):
+        # What has no word stands under the empty one, which no query holds.
+        words = _words(contents) or [""]
+        tokens.append([vocabulary.setdefault(word, len(vocabulary)) for word in words])
+        if len(tokens) % 1000 == 0:
+            on_progress(len(tokens), 0)
     on_progress(len(tokens), len(tokens))
-    np.save(folder / _OFFSETS, np.array(offsets, dtype=np.int64))
     return tokens, vocabulary
-
-
-def _read_corpus(corpus: Path) -> Iterator[tuple[str, str]]:
-    for number, line in read_lines(corpus):
-        try:
-            record = orjson.loads(line)
-            if "contents" not in record:
-                record["contents"] = f'"{record["title"]}"\n{record["text"]}'
-            if not isinstance(record["contents"], str):
-                raise TypeError(f"contents is {record['contents']!r}")
-            yield str(record["id"]), record["contents"]
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{corpus}:{number}: not a passage ({error!r}): give `id` and `contents`"
-            ) from error
 
 
 def _words(text: str) -> list[str]:
