@@ -33,15 +33,8 @@ from mem1.rollout import TrajectoryStore, latest, run_episode
 from mem1.settings import to_table
 from mem1.types import Objective, Task, Trajectory, Turn
 from mem1.viewer.html import HTML_FILE, NUM_TRAJECTORIES, write_html
-from mem1.wiring import (
-    compose_tasks,
-    open_engine,
-    open_tools,
-    open_world,
-    plan_jobs,
-    question_world,
-    run_decoder,
-)
+from mem1.wiring import open_engine, plan_jobs, run_decoder
+from mem1.worlds import compose_tasks, open_tools, open_world, question_world
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ Paths in a config are relative to the working directory, not to the file.
 """
 
 import importlib
+import importlib.metadata
 import re
 import tomllib
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from mem1.errors import ConfigError, StoreError
 from mem1.files import atomic_write
 from mem1.rewards import REWARDS, Reward
 from mem1.settings import build, differences, dump_toml, read_tables, suggestion, to_table
+from mem1.tasks.documents import NeedleConfig
 from mem1.tasks.ledger import LedgerConfig
 from mem1.train.config import TrainConfig
 from mem1.types import Sampling, SamplingMode
@@ -141,6 +143,51 @@ class LedgerTasks(LedgerConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentTasks:
+    """`[tasks] kind = "documents"`: questions about text files, which are read piece by piece."""
+
+    kind: Literal["documents"] = "documents"
+    files: tuple[str, ...]
+    """JSONL of id, question, golden_answers, document (a path, from the file's own folder)."""
+    chunk_chars: int = 1000
+    """Characters of a piece; the observation's cap should hold them."""
+
+    @property
+    def num_objectives(self) -> tuple[int, ...]:
+        return (1,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeedleTasks(NeedleConfig):
+    """`[tasks] kind = "needle"`: made-up texts of any length in which a few sentences matter."""
+
+    kind: Literal["needle"] = "needle"
+    num_objectives: tuple[int, ...] = (1,)
+    """For each N, tasks of N."""
+    count: int = 10
+    """Tasks of each N."""
+    chunk_chars: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomTasks:
+    """`[tasks] kind = "custom"`: tasks, and a world for them, of your own."""
+
+    kind: Literal["custom"] = "custom"
+    tasks: str
+    """Called with the settings, gives tasks: `package.module:function`, or the name of an entry
+    point in group `mem1`."""
+    env: str | None = None
+    """Called with a task, gives its environment; None: the world of questions."""
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    num_objectives: tuple[int, ...] = ()
+    """Numbers of objectives that the tasks have, for a curriculum."""
+
+
+AnyTasks = TasksConfig | LedgerTasks | DocumentTasks | NeedleTasks | CustomTasks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSettings:
     """`[run]`: how episodes are run."""
 
@@ -181,8 +228,8 @@ class RunConfig:
     context: ContextConfig = field(default_factory=ContextConfig)
     budget: Budget = field(default_factory=Budget)
     sampling: Sampling = field(default_factory=Sampling)
-    tasks: TasksConfig | LedgerTasks = field(default_factory=TasksConfig)
-    validation: TasksConfig | LedgerTasks | None = None
+    tasks: AnyTasks = field(default_factory=TasksConfig)
+    validation: AnyTasks | None = None
     """Held-out tasks, for training."""
     run: RunSettings = field(default_factory=RunSettings)
     train: TrainConfig | None = None
@@ -266,11 +313,17 @@ def make_reward(name: str) -> Reward:
 
 
 def imported(name: str, *, what: str) -> Any:
-    """What `package.module:Name` names. Raises: ConfigError if there's no such thing."""
+    """What `package.module:Name` names, or an entry point of group `mem1`.
+
+    Raises: ConfigError if there's no such thing.
+    """
     module, _, attribute = name.partition(":")
     try:
+        if not attribute:
+            (point,) = importlib.metadata.entry_points(group="mem1", name=name)
+            return point.load()
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{what} {name}: {error}") from error
 
 

@@ -28,14 +28,8 @@ from mem1.train.checks import check_mode, check_vocabulary
 from mem1.train.config import TrainConfig
 from mem1.train.curriculum import Level, levels_of
 from mem1.types import Task, Trajectory
-from mem1.wiring import (
-    MakeEnv,
-    compose_tasks,
-    model_path,
-    open_tools,
-    open_world,
-    plan_jobs,
-)
+from mem1.wiring import model_path, plan_jobs
+from mem1.worlds import MakeEnv, compose_tasks, open_tools, open_world
 
 if TYPE_CHECKING:
     from mem1.chat.hf import HFRenderer

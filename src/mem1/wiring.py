@@ -1,61 +1,31 @@
-"""RunConfig -> the things a run is made of.
+"""RunConfig -> an engine, and the jobs of a run.
 
-[engine]    -> open_engine   -> Engine, Renderer
-[retriever] -> open_world    -> Task -> Env
-[tasks]     -> compose_tasks -> [Task]
-all of them -> plan_jobs     -> [Job], one for each task, policy and sample
+[engine]                     -> open_engine -> Engine, Renderer
+engine, tasks, environments  -> plan_jobs   -> [Job], one for each task, policy and sample
 """
 
 import importlib.util
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from mem1.chat import ByteRenderer, Renderer
 from mem1.config import (
     CONFIG_FILE,
-    BM25Config,
-    HTTPConfig,
-    LedgerTasks,
     LocalConfig,
     RunConfig,
     ServerConfig,
-    TasksConfig,
-    ToolsConfig,
-    imported,
     load_config,
     make_reward,
 )
 from mem1.context import ContextPolicy, check_window
 from mem1.engines import Engine
-from mem1.envs import Env, QAEnv
-from mem1.envs.ledger import LEDGER_BUDGET_PROMPT, LEDGER_PROMPT, LedgerEnv
-from mem1.envs.prompts import (
-    BUDGET_RULE,
-    QA_BUDGET_PROMPT,
-    QA_PROMPT,
-    SEARCH_AND_TOOLS_PROMPT,
-    TOOLS_PROMPT,
-)
-from mem1.errors import BudgetError, ConfigError, MissingExtraError, ModelError, UserError
+from mem1.errors import BudgetError, MissingExtraError, ModelError, UserError
 from mem1.rollout import Agent, Job
-from mem1.tasks import compose, load_tasks
-from mem1.tasks.ledger import ledger_tasks
-from mem1.tools import (
-    BM25Index,
-    FunctionTool,
-    HTTPRetriever,
-    Retriever,
-    SearchTool,
-    Tool,
-    Toolbox,
-    TypedTool,
-)
-from mem1.tools.mcp import McpServer
 from mem1.types import Task
+from mem1.worlds import MakeEnv
 
 HOSTED_TOKEN_BYTES = 3
 """Bytes counted as one token of a hosted model whose tokenizer we don't have."""
@@ -176,105 +146,6 @@ def _gguf_window(path: Path) -> int | None:
     fields = GGUFReader(path).fields
     found = [field for name, field in fields.items() if name.endswith(".context_length")]
     return int(found[0].parts[-1][0]) if found else None
-
-
-MakeEnv = Callable[[Task], Env]
-
-
-@asynccontextmanager
-async def open_tools(config: ToolsConfig) -> AsyncIterator[Toolbox | None]:
-    """Load the functions and connect to the servers; None if the config names none.
-
-    Raises: ConfigError for what can't be loaded, doesn't answer, or has the name of another.
-    """
-    names = config.functions
-    tools: list[TypedTool] = [FunctionTool(imported(n, what="tools.functions")) for n in names]
-    async with AsyncExitStack() as stack:
-        for address in config.mcp:
-            server = McpServer(address, call_s=config.timeout_s)
-            tools += (await stack.enter_async_context(server)).tools
-        yield Toolbox(tools, timeout_s=config.timeout_s) if tools else None
-
-
-def open_world(
-    config: RunConfig,
-    *,
-    toolbox: Toolbox | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> MakeEnv:
-    """Make the environments of the config's tasks; opens the retriever they need.
-
-    Args: `toolbox`, of `open_tools`.
-    Raises: ConfigError if questions are asked and there's neither retriever nor tool.
-    """
-    if isinstance(config.tasks, LedgerTasks):
-        prompt = LEDGER_BUDGET_PROMPT if config.run.state_budget else LEDGER_PROMPT
-        return partial(LedgerEnv, prompt=prompt)
-    return question_world(config, toolbox=toolbox, on_progress=on_progress)
-
-
-def question_world(
-    config: RunConfig,
-    *,
-    toolbox: Toolbox | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> MakeEnv:
-    """Make environments in which questions are answered with the config's retriever and tools."""
-    if config.retriever is None and toolbox is None:
-        raise ConfigError(
-            'retriever is missing: questions need one, add  [retriever]  with kind = "bm25" and a '
-            "corpus, or [tools]"
-        )
-    tools: list[Tool] = []
-    if config.retriever is not None:
-        retriever = open_retriever(config.retriever, on_progress=on_progress)
-        tools.append(SearchTool(retriever, top_k=config.retriever.top_k))
-    return partial(QAEnv, tools=tools, toolbox=toolbox, prompt=_prompt(config, toolbox=toolbox))
-
-
-def _prompt(config: RunConfig, *, toolbox: Toolbox | None) -> str:
-    if toolbox is None:
-        return QA_BUDGET_PROMPT if config.run.state_budget else QA_PROMPT
-    rules = BUDGET_RULE if config.run.state_budget else ""
-    return rules + (SEARCH_AND_TOOLS_PROMPT if config.retriever else TOOLS_PROMPT)
-
-
-def open_retriever(
-    config: BM25Config | HTTPConfig, *, on_progress: Callable[[int, int], None] | None = None
-) -> Retriever:
-    """Open the index, built first if this corpus has none yet, or a client of the server."""
-    if isinstance(config, BM25Config):
-        return BM25Index.open(Path(config.corpus), on_progress=on_progress)
-    return HTTPRetriever(config.url)
-
-
-def compose_tasks(config: TasksConfig | LedgerTasks, *, limit: int | None = None) -> list[Task]:
-    """The tasks of a run: those of the files or the ledger, or composed of questions for each N.
-
-    Args: `limit`, at most so many tasks for each number of objectives, besides `per_cell`.
-    Raises: ConfigError if no file is named, DataError for one that can't be used.
-    """
-    if isinstance(config, LedgerTasks):
-        count = config.count if limit is None else min(config.count, limit)
-        return [
-            task
-            for number in dict.fromkeys(config.num_objectives)
-            for task in ledger_tasks(config, num_objectives=number, count=count, start=config.start)
-        ]
-    if not config.files:
-        raise ConfigError('tasks.files is empty: name question files, files = ["questions.jsonl"]')
-    limits = [count for count in (config.per_cell, limit) if count is not None]
-    if any(count < 1 for count in limits):
-        raise ConfigError(f"a limit of {min(limits)} tasks: give at least 1")
-    most = min(limits, default=None)
-    loaded = [task for file in config.files for task in load_tasks(file)]
-    if not config.num_objectives:
-        return loaded[:most]
-    return [
-        task
-        for number in dict.fromkeys(config.num_objectives)
-        for task in compose(loaded, num_objectives=number, seed=config.seed, limit=most)
-    ]
 
 
 def plan_jobs(

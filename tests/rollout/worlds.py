@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mem1.chat import ByteRenderer
 from mem1.context import Budget, ContextPolicy, InternalState
 from mem1.engines import Engine, Request, ScriptedEngine
+from mem1.envs import Env
 from mem1.envs.qa import QAEnv
 from mem1.rewards import ExactMatchReward
 from mem1.rollout import Agent, run_episode
@@ -52,10 +53,10 @@ def scripted(*replies: str | Exception, window: int | None = None) -> ScriptedEn
     return ScriptedEngine(replies, codec=ByteRenderer(), window=window)
 
 
-def play(engine: Engine, *, world: QAEnv | None = None, **settings) -> Trajectory:
+def play(engine: Engine, *, world: Env | None = None, task: Task = TASK, **settings) -> Trajectory:
     return asyncio.run(
         run_episode(
-            TASK, agent=agent(engine, **settings), env=world or env(), reward=ExactMatchReward()
+            task, agent=agent(engine, **settings), env=world or env(), reward=ExactMatchReward()
         )
     )
 

@@ -19,7 +19,7 @@ def compose(
     """Compose single questions into tasks of several objectives."""
     from mem1.config import TasksConfig
     from mem1.tasks import write_tasks
-    from mem1.wiring import compose_tasks
+    from mem1.worlds import compose_tasks
 
     config = TasksConfig(
         files=tuple(map(str, files)), num_objectives=(num_objectives,), per_cell=limit, seed=seed

@@ -57,7 +57,8 @@ def plan(config: "RunConfig", *, limit: int | None, as_json: bool, samples: int)
     not played at all."""
     from mem1.console import show_plan
     from mem1.settings import dump_toml, to_table
-    from mem1.wiring import compose_tasks, model_window, plan_cells
+    from mem1.wiring import model_window, plan_cells
+    from mem1.worlds import compose_tasks
 
     window = model_window(config.engine)
     tasks = compose_tasks(config.tasks, limit=limit) if samples else []

@@ -1,0 +1,71 @@
+"""From settings to worlds and tasks."""
+
+import asyncio
+
+import pytest
+
+from mem1.config import (
+    CustomTasks,
+    HTTPConfig,
+    LedgerTasks,
+    LocalConfig,
+    NeedleTasks,
+    RunConfig,
+    RunSettings,
+    TasksConfig,
+)
+from mem1.envs.ledger import LedgerEnv
+from mem1.errors import ConfigError
+from mem1.tasks.ledger import LedgerConfig, ledger_task
+from mem1.types import Task
+from mem1.worlds import compose_tasks, open_world
+
+TASK = ledger_task(LedgerConfig(), num_objectives=2, number=0)
+
+
+def prompt(tasks, *, told: bool) -> str:
+    config = RunConfig(
+        engine=LocalConfig(model="none"),
+        retriever=HTTPConfig(url="http://localhost"),
+        tasks=tasks,
+        run=RunSettings(state_budget=told),
+    )
+    return asyncio.run(open_world(config)(TASK).start(max_turns=4, state_tokens=2417))
+
+
+@pytest.mark.parametrize("tasks", [LedgerTasks(), TasksConfig()], ids=["ledger", "questions"])
+def test_the_cap_on_the_state_is_in_the_prompt_only_if_the_config_says_so(tasks):
+    assert "2417" in prompt(tasks, told=True)
+    assert "2417" not in prompt(tasks, told=False)
+
+
+def test_a_number_of_objectives_that_two_levels_have_in_common_gives_its_tasks_once():
+    twice = compose_tasks(LedgerTasks(num_objectives=(1, 2, 2), count=3))
+    assert [len(task.objectives) for task in twice] == [1, 1, 1, 2, 2, 2]
+
+
+def made_tasks(*, count: int) -> list[Task]:
+    return [Task(id=f"t{number}", objectives=TASK.objectives) for number in range(count)]
+
+
+def test_tasks_and_worlds_of_your_own_are_called_by_their_path():
+    here = f"{__name__}:made_tasks"
+    custom = CustomTasks(tasks=here, settings={"count": 3}, env="mem1.envs.ledger:LedgerEnv")
+    assert [task.id for task in compose_tasks(custom, limit=2)] == ["t0", "t1"]
+    config = RunConfig(engine=LocalConfig(model="none"), tasks=custom)
+    assert isinstance(open_world(config)(TASK), LedgerEnv)
+
+
+@pytest.mark.parametrize("name", ["no.such:thing", "json:nothing", "no-entry-point"])
+def test_what_cannot_be_imported_is_named(name):
+    with pytest.raises(ConfigError, match=rf"tasks.tasks {name}: "):
+        compose_tasks(CustomTasks(tasks=name))
+
+
+def test_needles_are_read_in_a_world_of_documents():
+    tasks = NeedleTasks(num_objectives=(1, 2), count=2, num_chars=500, chunk_chars=100)
+    found = compose_tasks(tasks)
+    assert [len(task.objectives) for task in found] == [1, 1, 2, 2]
+    world = open_world(RunConfig(engine=LocalConfig(model="none"), tasks=tasks))(found[0])
+    told = asyncio.run(world.start(max_turns=20, state_tokens=1))
+    assert found[0].objectives[0].question in told
