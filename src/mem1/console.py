@@ -31,6 +31,7 @@ from rich.text import Text
 
 from mem1.evals import EvalReport, HorizonReport
 from mem1.evals.tables import Column, per_objective, shown
+from mem1.tasks.catalogue import Source
 from mem1.text import parse_reply
 from mem1.types import FAILURES, Trajectory, Turn
 from mem1.verification import Verified
@@ -106,6 +107,13 @@ def show_plan(console: Console, cells: Sequence[Cell], *, window: int | None, sa
             "no" if cell.problem else "yes" if window is not None else "?",
         )
     console.print(table)
+
+
+def show_sources(console: Console, sources: Sequence[Source]) -> None:
+    """Print tasks that can be loaded, with the settings that load them."""
+    for source in sources:
+        console.print(Text.assemble((source.name, "bold"), f"  {source.size}  {source.licence}"))
+        console.print(Padding(Text(source.load), (0, 0, 0, 4)))
 
 
 _FIGURES = (

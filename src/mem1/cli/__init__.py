@@ -7,7 +7,8 @@
     mem1 report --horizon runs/demo runs/large         what becomes of agents as N grows
     mem1 train configs/learn.toml                      a policy, trained on what it ran
     mem1 verify --model FOLDER                         trained = run, as a number
-    mem1 data compose | index                          prepare tasks and corpora
+    mem1 view | show | export runs/demo                look at a run, or hand it on
+    mem1 data list | compose | index                   prepare tasks and corpora
 
 Results go to standard output, everything else to standard error. Exit status: 0; 1 if episodes
 or an engine failed, or a model is not exact; 2 for a mistake of the user; 130 if interrupted.
@@ -42,6 +43,7 @@ for command in (look.view, look.show, look.export):
 prepare = App(name="data", help="Prepare tasks and corpora.", default_parameter=_PLAIN)
 for command in (data.compose, data.index):
     prepare.command(command)
+prepare.command(data.catalogue, name="list")
 app.command(prepare)
 
 

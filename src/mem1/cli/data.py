@@ -1,12 +1,14 @@
 """Commands that prepare tasks and corpora."""
 
+import json
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from mem1.cli.options import watch
+from mem1.cli.options import AsJson, screen, watch
 
 
 def compose(
@@ -27,6 +29,18 @@ def compose(
     tasks = compose_tasks(config)
     write_tasks(tasks, out)
     print(f"{len(tasks)} tasks of {num_objectives} objectives in {out}")
+    return 0
+
+
+def catalogue(*, as_json: AsJson = False) -> int:
+    """List what can be loaded, with size and licence; question files of your own always can."""
+    from mem1.console import show_sources
+    from mem1.tasks.catalogue import SOURCES
+
+    if as_json:
+        print(json.dumps([asdict(source) for source in SOURCES]))
+    else:
+        show_sources(screen(), SOURCES)
     return 0
 
 
