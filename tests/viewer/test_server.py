@@ -9,8 +9,9 @@ from worlds import answer, play, scripted
 
 from mem1.errors import ConfigError
 from mem1.rollout import TrajectoryStore
+from mem1.serving import COOKIE, Guard, open_port
 from mem1.viewer.library import Library
-from mem1.viewer.server import COOKIE, make_app, open_port, serve, static_files
+from mem1.viewer.server import make_app, serve, static_files
 
 SECRET = "outside-4711"
 ADDRESS = "http://127.0.0.1:8000"
@@ -25,8 +26,8 @@ def library(tmp_path):
     return Library([tmp_path / "run"])
 
 
-def client(library, **settings):
-    return TestClient(make_app(library, **settings), base_url=ADDRESS, follow_redirects=False)
+def client(library, guard=None):
+    return TestClient(make_app(library, guard=guard), base_url=ADDRESS, follow_redirects=False)
 
 
 def test_the_page_its_scripts_and_answers_are_served(library):
@@ -90,7 +91,7 @@ def test_another_page_gets_nothing(library, origin, status):
 
 
 def test_a_token_opens_the_page_once_told(library):
-    asks = client(library, token="right", any_host=True)
+    asks = client(library, Guard(command="mem1 view", token="right", any_host=True))
     assert asks.get("/api/runs").status_code == 401
     assert asks.get("/?token=wrong").status_code == 401
     assert asks.get("/?token=r%C3%AFght").status_code == 401
