@@ -112,8 +112,9 @@ def show_plan(console: Console, cells: Sequence[Cell], *, window: int | None, sa
 def show_sources(console: Console, sources: Sequence[Source]) -> None:
     """Print tasks that can be loaded, with the settings that load them."""
     for source in sources:
-        console.print(Text.assemble((source.name, "bold"), f"  {source.size}  {source.licence}"))
-        console.print(Padding(Text(source.load), (0, 0, 0, 4)))
+        title = Text.assemble((source.name, "bold"), f"  {source.size}; {source.licence}")
+        console.print(title, soft_wrap=True)
+        console.print(Text(f"    {source.load}"), soft_wrap=True)
 
 
 _FIGURES = (

@@ -51,4 +51,4 @@ SOURCES = (
         licence="CC BY 4.0",
     ),
 )
-"""Those of the hub were not fetched where mem1 is developed: sizes are those that FlashRAG tells."""
+"""Those of the hub were not fetched where mem1 is developed: FlashRAG tells their sizes."""
