@@ -17,7 +17,6 @@ def page(openapi: dict[str, Any]) -> str:
         f"<p>{escape(operation.get('description', ''))}</p>{_body(operation)}"
         for path, operations in openapi["paths"].items()
         for method, operation in operations.items()
-        if method != "head"
     )
     return (
         "<!doctype html><html lang=en><meta charset=utf-8>"

@@ -139,7 +139,8 @@ def make_app(
         show = _hit if asked.return_scores else _document
         return _json({"result": [[show(passage) for passage in passages] for passages in found]})
 
-    @app.api_route("/health", methods=["GET", "HEAD"])
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health")
     async def health() -> Response:
         """Answers once the index is open; `passages` is null where their number isn't known."""
         known = len(retriever) if isinstance(retriever, Sized) else None
@@ -157,7 +158,7 @@ def _asked_model(limits: Limits, *, top_k: int) -> type[Any]:
 
     class Asked(BaseModel):
         queries: list[
-            Annotated[str, BeforeValidator(_whole), Field(max_length=limits.query_chars)]
+            Annotated[str, Field(max_length=limits.query_chars), BeforeValidator(_whole)]
         ] = Field(max_length=limits.queries)
         topk: Annotated[int, BeforeValidator(lambda value: top_k if value is None else value)] = (
             Field(default=top_k, ge=1, le=limits.topk)
