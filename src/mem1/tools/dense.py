@@ -42,10 +42,12 @@ class DenseIndex:
     the order of the corpus.
     """
 
-    def __init__(self, folder: Path, encoder: Encoder, *, compare: "Compare") -> None:
-        """Open built vectors; use `DenseIndex.open`, which makes them first where needed."""
-        self._passages = Passages(folder)
-        self._vectors: Vectors = np.load(folder / _VECTORS, mmap_mode="r")
+    def __init__(
+        self, passages: Passages, vectors: Vectors, encoder: Encoder, *, compare: Compare
+    ) -> None:
+        """Use `DenseIndex.open`, which makes passages and vectors first where needed."""
+        self._passages = passages
+        self._vectors = vectors
         self._encoder = encoder
         self._compare = compare
         made, kept = encoder.passages(["?"]).shape[1], self._vectors.shape[1]
@@ -78,7 +80,8 @@ class DenseIndex:
             raise ConfigError(f"retriever.backend = {backend!r}: take one of {list(_BACKENDS)}")
         compare = _BACKENDS[backend]()
         making = _Making(corpus, encoder, cache_dir, on_progress or (lambda done, total: None))
-        return cls(making.folder(), encoder, compare=compare)
+        passages = making.passages()
+        return cls(passages, making.vectors(passages), encoder, compare=compare)
 
     def __len__(self) -> int:
         """Number of passages."""
@@ -138,8 +141,8 @@ class _Together:
 
 
 class _Making:
-    """Makes the vectors of a corpus, chunk by chunk; each chunk is a derived folder of its own
-    until all are there."""
+    """Makes the passages of a corpus, which any model's vectors share, and a model's vectors chunk
+    by chunk; each chunk is a derived folder of its own until all are there."""
 
     def __init__(
         self,
@@ -152,47 +155,63 @@ class _Making:
         self._on_progress = on_progress
         self._version = f"{INDEX_FORMAT}/{encoder.identity}"
         self._chunks: list[Path] = []
+        self._state = _state(corpus)
 
-    def folder(self) -> Path:
-        found = self._derived("dense", self._version, self._build)
+    def passages(self) -> Passages:
+        def build(folder: Path) -> None:
+            for number, _ in enumerate(write_passages(self._corpus, folder), start=1):
+                if number % 10_000 == 0:
+                    self._on_progress(number, 0)
+            self._check_unchanged()
+
+        return Passages(self._derived("passages", str(INDEX_FORMAT), build))
+
+    def vectors(self, passages: Passages) -> Vectors:
+        """[passages, dimension], memory-mapped."""
+
+        def build(folder: Path) -> None:
+            for start in range(0, len(passages), CHUNK):
+                end = min(start + CHUNK, len(passages))
+                self._chunk(start, [passages[row][1] for row in range(start, end)])
+                self._on_progress(end, len(passages))
+            self._check_unchanged()
+            self._join(folder / _VECTORS, len(passages))
+
+        folder = self._derived("dense", self._version, build)
         for chunk in self._chunks:
             shutil.rmtree(chunk, ignore_errors=True)
-        return found
+        self._check_unchanged()
+        return np.load(folder / _VECTORS, mmap_mode="r")
 
-    def _build(self, folder: Path) -> None:
-        before = self._corpus.stat()
-        for number, _ in enumerate(write_passages(self._corpus, folder), start=1):
-            if number % 10_000 == 0:
-                self._on_progress(0, 0)
-        passages = Passages(folder)
-        vectors: Vectors | None = None
-        for start in range(0, len(passages), CHUNK):
-            texts = [passages[row][1] for row in range(start, min(start + CHUNK, len(passages)))]
-            made = self._chunk(start, texts)
-            if vectors is None:
-                vectors = np.lib.format.open_memmap(
-                    folder / _VECTORS, "w+", np.float32, (len(passages), made.shape[1])
-                )
-            vectors[start : start + len(texts)] = made
-            self._on_progress(start + len(texts), len(passages))
-        assert vectors is not None, "write_passages refuses an empty corpus"
-        vectors.flush()
-        after = self._corpus.stat()
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    def _join(self, path: Path, count: int) -> None:
+        size = np.load(self._chunks[0] / _VECTORS, mmap_mode="r").shape[1]
+        joined = np.lib.format.open_memmap(path, "w+", np.float32, (count, size))
+        for number, chunk in enumerate(self._chunks):
+            made = np.load(chunk / _VECTORS, mmap_mode="r")
+            joined[number * CHUNK : number * CHUNK + len(made)] = made
+        joined.flush()
+
+    def _check_unchanged(self) -> None:
+        if _state(self._corpus) != self._state:
             raise DataError(f"corpus {self._corpus}: changed while it was indexed: run it again")
 
-    def _chunk(self, start: int, texts: list[str]) -> Vectors:
+    def _chunk(self, start: int, texts: list[str]) -> None:
         def build(folder: Path) -> None:
             np.save(folder / _VECTORS, self._encoder.passages(texts))
 
-        folder = self._derived("dense-chunks", f"{self._version}/{CHUNK}/{start}", build)
-        self._chunks.append(folder)
-        return np.load(folder / _VECTORS)
+        version = f"{self._version}/{CHUNK}/{start}"
+        self._chunks.append(self._derived("dense-chunks", version, build))
 
     def _derived(self, kind: str, version: str, build: Callable[[Path], None]) -> Path:
         return derived_folder(
             self._corpus, kind=kind, version=version, build=build, base=self._cache_dir
         )
+
+
+def _state(corpus: Path) -> tuple[int, int]:
+    """Size and time of change: what tells a corpus from what it was."""
+    stat = corpus.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _numpy() -> Compare:
