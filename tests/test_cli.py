@@ -153,4 +153,4 @@ def test_index_says_how_many_passages(folder, capfd, monkeypatch):
     monkeypatch.setenv("MEM1_CACHE", str(folder / "cache"))
     Path("corpus.jsonl").write_text('{"id": "1", "contents": "\\"Paris\\"\\nA capital."}\n')
     assert run_command(["data", "index", "corpus.jsonl"]) == 0
-    assert capfd.readouterr().out == "corpus.jsonl: 1 passages indexed\n"
+    assert capfd.readouterr().out == "corpus.jsonl: 1 passages indexed, bm25\n"

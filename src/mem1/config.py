@@ -95,6 +95,37 @@ class HTTPConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Vectors:
+    """Vectors of a corpus file, in this process."""
+
+    corpus: str
+    """As of bm25."""
+    model: str
+    """Of sentence-transformers: a folder, or a name on the hub."""
+    backend: Literal["numpy", "faiss"] = "numpy"
+    """Both are exact; faiss uses all cores."""
+    device: str | None = None
+    """None: a GPU if there's one."""
+    top_k: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseConfig(_Vectors):
+    """`[retriever] kind = "dense"`: passages whose vectors are near the query's."""
+
+    kind: Literal["dense"] = "dense"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HybridConfig(_Vectors):
+    """`[retriever] kind = "hybrid"`: bm25 and dense, their ranks fused."""
+
+    kind: Literal["hybrid"] = "hybrid"
+    depth: int = 50
+    """Passages of each that are fused, at least."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolsConfig:
     """`[tools]`: what the agent may call besides the search engine."""
 
@@ -222,7 +253,7 @@ class RunConfig:
     """Everything a run depends on."""
 
     engine: LocalConfig | ServerConfig
-    retriever: BM25Config | HTTPConfig | None = None
+    retriever: BM25Config | DenseConfig | HybridConfig | HTTPConfig | None = None
     """None: for tasks without a search engine."""
     tools: ToolsConfig = field(default_factory=ToolsConfig)
     context: ContextConfig = field(default_factory=ContextConfig)

@@ -9,6 +9,7 @@
     mem1 verify --model FOLDER                         trained = run, as a number
     mem1 view | show | export runs/demo                look at a run, or hand it on
     mem1 data list | compose | index                   prepare tasks and corpora
+    mem1 serve retriever CORPUS                        search for other programs
 
 Results go to standard output, everything else to standard error. Exit status: 0; 1 if episodes
 or an engine failed, or a model is not exact; 2 for a mistake of the user; 130 if interrupted.
@@ -22,7 +23,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
-from mem1.cli import data, look, policies, runs
+from mem1.cli import data, look, policies, runs, servers
 from mem1.cli.options import note
 from mem1.errors import Mem1Error, UserError
 
@@ -45,6 +46,9 @@ for command in (data.compose, data.index):
     prepare.command(command)
 prepare.command(data.catalogue, name="list")
 app.command(prepare)
+server = App(name="serve", help="Serve something to other programs.", default_parameter=_PLAIN)
+server.command(servers.retriever)
+app.command(server)
 
 
 def main() -> None:

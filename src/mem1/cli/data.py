@@ -44,11 +44,25 @@ def catalogue(*, as_json: AsJson = False) -> int:
     return 0
 
 
-def index(corpus: Path) -> int:
-    """Index a corpus for the BM25 retriever; eval and run do so themselves if need be."""
+def index(
+    corpus: Path,
+    *,
+    model: Annotated[
+        str | None,
+        Parameter(help="Also make vectors with this model of sentence-transformers."),
+    ] = None,
+) -> int:
+    """Index a corpus, for BM25 and, with --model, for dense search; eval and run do so themselves
+    if need be. Stopped, the same command goes on."""
+    from mem1.config import BM25Config, DenseConfig
     from mem1.tools import BM25Index
+    from mem1.worlds import open_retriever
 
-    with ExitStack() as stack:
-        passages = len(BM25Index.open(corpus, on_progress=watch(stack).on_index))
-    print(f"{corpus}: {passages} passages indexed")
+    kinds: list[BM25Config | DenseConfig] = [BM25Config(corpus=str(corpus))]
+    if model is not None:
+        kinds.append(DenseConfig(corpus=str(corpus), model=model))
+    for config in kinds:
+        with ExitStack() as stack:
+            open_retriever(config, on_progress=watch(stack).on_index)
+        print(f"{corpus}: {len(BM25Index.open(corpus))} passages indexed, {config.kind}")
     return 0

@@ -1,13 +1,12 @@
 """Commands that look at runs, and hand them to other programs."""
 
 import json
-import secrets
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from mem1.cli.options import AsJson, note, screen
+from mem1.cli.options import AsJson, Host, Port, Token, note, screen, socket_of
 from mem1.errors import ConfigError
 
 Run = Annotated[Path, Parameter(help="The run's folder.")]
@@ -15,35 +14,27 @@ Run = Annotated[Path, Parameter(help="The run's folder.")]
 
 def view(
     *folders: Annotated[Path, Parameter(help="Run folders, or ones that hold some; else runs.")],
-    host: Annotated[
-        str, Parameter(help="Where to serve; where others can reach it, a token is needed.")
-    ] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="0 for a free one.")] = 0,
-    token: Annotated[
-        str | None, Parameter(help="Who knows it may look; made up if one is needed.")
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 0,
+    token: Token = None,
     open_browser: Annotated[
         bool, Parameter(name="--open", help="Open the page in the browser.")
     ] = False,
 ) -> int:
     """Look at runs in a browser, also while they are written; serves until Ctrl-C."""
     from mem1.viewer.library import Library
-    from mem1.viewer.server import is_loopback, open_port, serve
+    from mem1.viewer.server import serve
     from mem1.wiring import run_decoder
 
     library = Library(folders or (Path("runs"),), decoder_of=run_decoder)
-    if not is_loopback(host):
-        token = token or secrets.token_urlsafe(16)
-    with open_port(host, port) as at:
-        name = f"[{host}]" if ":" in host else host
-        address = f"http://{name}:{at.getsockname()[1]}/{f'?token={token}' if token else ''}"
+    with socket_of(host, port, token=token) as (at, secret, address):
         note(f"{len(library.folders)} runs; Ctrl-C ends")
         print(address, flush=True)
         if open_browser:
             import webbrowser
 
             webbrowser.open(address)
-        serve(library, at=at, token=token)
+        serve(library, at=at, token=secret)
     return 0
 
 

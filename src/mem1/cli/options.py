@@ -1,9 +1,10 @@
 """What the commands share: their options, and how they speak."""
 
 import json
+import secrets
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,8 @@ from cyclopts import Parameter
 from mem1.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
+    import socket
+
     from rich.console import Console
 
     from mem1.api import Watcher
@@ -31,6 +34,11 @@ DryRun = Annotated[bool, Parameter(help="Say what would run, and run nothing.")]
 Out = Annotated[
     Path | None, Parameter(help="The run's folder; without it, runs/ and the config's name.")
 ]
+Host = Annotated[
+    str, Parameter(help="Where to serve; where others can reach it, a token is needed.")
+]
+Port = Annotated[int, Parameter(help="0 for a free one.")]
+Token = Annotated[str | None, Parameter(help="Who knows it is answered; made up if one is needed.")]
 Configs = Annotated[Path, Parameter(help="TOML files, later over earlier.")]
 
 
@@ -87,6 +95,20 @@ def failures(trajectories: "Sequence[Trajectory]") -> int:
             f"{first.stop_reason}: {first.error}; the same command tries them again"
         )
     return int(bool(failed))
+
+
+@contextmanager
+def socket_of(
+    host: str, port: int, *, token: str | None
+) -> "Iterator[tuple[socket.socket, str | None, str]]":
+    """A socket to serve at, its token, made up if others can reach it, and its address."""
+    from mem1.serving import is_loopback, open_port
+
+    token = token or (None if is_loopback(host) else secrets.token_urlsafe(16))
+    with open_port(host, port) as at:
+        name = f"[{host}]" if ":" in host else host
+        query = f"?token={token}" if token else ""
+        yield at, token, f"http://{name}:{at.getsockname()[1]}/{query}"
 
 
 def screen() -> "Console":
