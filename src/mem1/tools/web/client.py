@@ -160,10 +160,10 @@ class WebClient:
             if response.is_redirect and self._guard:
                 return _target(response, base=url, guard=self._guard)
             if not response.is_success:
-                said = (await _body(response, max_bytes=self.limits.max_bytes))[:_EXCERPT]
+                said = await _body(response, max_bytes=self.limits.max_bytes)
                 raise StatusError(
                     response.status_code,
-                    said=self.hidden(said.decode("utf-8", "replace")),
+                    said=self.excerpt(said),
                     wait_s=_wait(response.headers.get("retry-after", "")),
                 )
             content_type = response.headers.get("content-type", "").lower()
@@ -180,9 +180,10 @@ class WebClient:
         inner = httpx2.AsyncHTTPTransport(verify=self._tls, trust_env=False)
         return PinnedTransport(self._guard, inner=inner)
 
-    def hidden(self, text: str) -> str:
-        """A text without the secret, should a server echo it."""
-        return self._secret.hide(text) if self._secret else text
+    def excerpt(self, body: bytes) -> str:
+        """The beginning of a body, for messages; without the secret, should a server echo it."""
+        text = body.decode("utf-8", "replace")
+        return (self._secret.hide(text) if self._secret else text)[:_EXCERPT]
 
 
 class _KeyedTransport(httpx2.AsyncBaseTransport):

@@ -31,6 +31,16 @@ CHARSETS = frozenset(
 """Those of the web; Python knows others, some of them slow, that a page has no use for."""
 
 
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_SHOWN = (
+    "//text()[not(ancestor::script or ancestor::style or ancestor::title or ancestor::template)]"
+)
+
+
 class ExtractError(Exception):
     """Why a page has no text."""
 
@@ -47,40 +57,43 @@ def extract(body: bytes, content_type: str) -> tuple[str, str]:
 
 
 def decode(body: bytes, content_type: str) -> str:
-    """By the first of mark, header and `<meta>` that fits the bytes; else UTF-8; else cp1252."""
-    declared = re.findall(rb"charset\s*=\s*[\"']?([\w.:-]{1,40})", body[:2048])
-    named = re.findall(r"charset\s*=\s*[\"']?([\w.:-]{1,40})", content_type)
-    names = [*named[:1], *(name.decode("ascii", "ignore") for name in declared[:1])]
-    marks = {
-        codecs.BOM_UTF8: "utf-8",
-        codecs.BOM_UTF16_LE: "utf-16",
-        codecs.BOM_UTF16_BE: "utf-16",
-    }
-    names = [name for mark, name in marks.items() if body.startswith(mark)] + names
-    for name in [*names, "utf-8"]:
+    """By the first that fits the bytes: mark, UTF-8, header, `<meta>`; else cp1252."""
+    named = re.findall(r"charset\s*=\s*[\"']?([\w.:-]{1,40})", content_type)[:1]
+    head = body[:2048].decode("ascii", "ignore")
+    named += re.findall(r"charset\s*=\s*[\"']?([\w.:-]{1,40})", head)[:1]
+    # What fits UTF-8 is UTF-8, whatever it's called; but for charsets of seven or sixteen bits.
+    narrow = b"\x1b$" in body or b"\0" in body[:200]
+    names = [*named, "utf-8"] if narrow else ["utf-8", *named]
+    names = [name for mark, name in _MARKS.items() if body.startswith(mark)] + names
+    for name in names:
         try:
             codec = codecs.lookup(name).name
             # What calls itself Latin-1 on the web is cp1252.
-            codec = "cp1252" if codec in ("iso8859-1", "ascii") else codec
+            codec = "cp1252" if codec == "iso8859-1" else codec
             if codec in CHARSETS:
                 return body.decode(codec).removeprefix("\ufeff")
-        except (LookupError, UnicodeError, ValueError):
+        except (LookupError, ValueError):
             continue
     return body.decode("cp1252", "replace")
 
 
 def _html(page: str) -> tuple[str, str]:
     import trafilatura
+    from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
+    from lxml.html import HTMLParser, document_fromstring
 
-    tree = trafilatura.load_html(page)
-    if tree is None:
-        raise ExtractError("it holds no text")
+    # The bytes are ours: whatever the page says of its encoding counts no more.
+    parser = HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
+    try:
+        tree = document_fromstring(page.replace("\0", "").encode("utf-8", "replace"), parser=parser)
+    except etree.LxmlError:
+        raise ExtractError("it holds no text") from None
     title = " ".join(" ".join(tree.xpath("//title[1]//text()")).split())
     main = trafilatura.extract(
         tree, include_comments=False, include_tables=True, favor_recall=True, with_metadata=False
     )
-    # Too short to have a main part: everything there is.
-    return title, main or trafilatura.html2txt(page) or ""
+    # Too short to have a main part: everything that shows.
+    return title, main or "\n".join(line for text in tree.xpath(_SHOWN) if (line := text.strip()))
 
 
 def _pdf(body: bytes) -> tuple[str, str]:

@@ -56,9 +56,10 @@ class FetchTool:
                 raise MissingExtraError(package, extra="web")
         self._max_chars, self._extract_s = max_chars, extract_s
         self._recording = recording or Recording()
+        self._guard = guard or Guard()
         self._client = WebClient(
             limits=limits,
-            guard=guard or Guard(),
+            guard=self._guard,
             accepts=lambda content_type: bool(_READABLE.match(content_type)),
         )
 
@@ -69,7 +70,8 @@ class FetchTool:
             return HOW
         url = words[0].partition("#")[0]
         try:
-            reply = await self._recording.reply(WebRequest(url=url), self._client.send)
+            request = WebRequest(url=str(self._guard.check(url)))
+            reply = await self._recording.reply(request, self._client.send)
             title, text = await self._read(reply)
         except PageError as error:
             return f"{url[:200]} can't be read: {error}."

@@ -104,7 +104,7 @@ class WebSearch:
             data = json.loads(reply.body)
             return list(self._api.hits(data))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            said = self._client.hidden(reply.body[:200].decode("utf-8", "replace"))
+            said = self._client.excerpt(reply.body)
             raise ToolError(
                 f"{self._name}, {self._url}: not its API's answer ({error!r}): {said!r}"
             ) from None
