@@ -33,23 +33,20 @@ class Guard:
     a browser gets for it. None: everybody who can reach the server."""
     any_host: bool = False
     """The names of this machine aren't known: the token alone tells who may ask."""
-    methods: frozenset[str] = frozenset({"GET", "HEAD"})
 
     def refused(self, request: "Request") -> "Response | None":
         """What a request gets that may not be answered, or that has just told the token."""
         from fastapi import Response
 
-        def refuse(status: int, why: str) -> Response:
-            return Response(f"{why}\n", status, media_type="text/plain")
+        def refuse(why: str) -> Response:
+            return Response(f"{why}\n", 403, media_type="text/plain")
 
         host = request.headers.get("host", "")
         origin = request.headers.get("origin")
-        if request.method not in self.methods:
-            return refuse(405, f"ask with {' or '.join(sorted(self.methods))}")
         if not self.any_host and not is_loopback(_without_port(host)):
-            return refuse(403, f"use the address that {self.command} printed")
+            return refuse(f"use the address that {self.command} printed")
         if origin is not None and origin != f"{request.url.scheme}://{host}":
-            return refuse(403, "pages of others get no answer")
+            return refuse("pages of others get no answer")
         return self._without_token(request)
 
     def _without_token(self, request: "Request") -> "Response | None":
@@ -69,12 +66,8 @@ class Guard:
             return None
         if _is(request.cookies.get(COOKIE), self.token):
             return None
-        return Response(
-            f"a token is needed: it's in the address that {self.command} printed\n",
-            401,
-            {"WWW-Authenticate": "Bearer"},
-            media_type="text/plain",
-        )
+        why = f"a token is needed: it's in the address that {self.command} printed\n"
+        return Response(why, 401, {"WWW-Authenticate": "Bearer"}, media_type="text/plain")
 
 
 def install(guard: Guard, app: "FastAPI", *, headers: Mapping[str, str]) -> None:
@@ -113,18 +106,13 @@ def open_port(host: str, port: int) -> socket.socket:
     return found
 
 
-def guard_of(at: socket.socket, *, command: str, token: str | None, methods: str) -> Guard:
-    """The guard of a server at a socket. Args: `methods`, those it answers, by blanks. Raises:
-    ConfigError where others can reach it and there's no token."""
+def guard_of(at: socket.socket, *, command: str, token: str | None) -> Guard:
+    """The guard of a server at a socket. Raises: ConfigError where others can reach it and there's
+    no token."""
     host = at.getsockname()[0]
     if not token and not is_loopback(host):
         raise ConfigError(f"{host} can be reached by others: give a token")
-    return Guard(
-        command=command,
-        token=token or None,
-        any_host=not is_loopback(host),
-        methods=frozenset(methods.split()),
-    )
+    return Guard(command=command, token=token or None, any_host=not is_loopback(host))
 
 
 def run_server(app: "FastAPI", *, at: socket.socket) -> None:

@@ -66,7 +66,9 @@ def test_no_byte_from_outside_whatever_the_path(library, tmp_path):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
 def test_it_is_read_only(library, method):
-    assert client(library).request(method, "/api/runs").status_code == 405
+    answer = client(library).request(method, "/api/runs")
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mem1.errors import ToolError
 from mem1.serve.page import page
@@ -94,7 +94,7 @@ def serve(
 ) -> None:
     """Serve until interrupted. Args: `token`, without which nobody is answered; needed wherever
     others can reach the socket (ConfigError); others as in `make_app`."""
-    guard = guard_of(at, command=COMMAND, token=token, methods="GET HEAD POST")
+    guard = guard_of(at, command=COMMAND, token=token)
     run_server(make_app(retriever, guard=guard, top_k=top_k, limits=limits), at=at)
 
 
@@ -115,8 +115,7 @@ def make_app(
     limits = limits or Limits()
     asked_model = _asked_model(limits, top_k=top_k)
     app = FastAPI(title="mem1 retriever", version="1", docs_url=None, redoc_url=None)
-    methods = frozenset({"GET", "HEAD", "POST"})
-    install(guard or Guard(command=COMMAND, methods=methods), app, headers=HEADERS)
+    install(guard or Guard(command=COMMAND), app, headers=HEADERS)
 
     @app.post(
         "/retrieve",
@@ -127,19 +126,20 @@ def make_app(
     async def retrieve(request: Request) -> Response:
         """Find passages for each query."""
         try:
-            asked = _parsed(await _body(request, limits), asked_model, limits)
+            asked = _parsed(await _body(request, limits), asked_model)
+            topk = asked.topk or top_k
+            _check_size(len(asked.queries) * topk, limits)
         except _RefusedError as refusal:
             status, why = refusal.args
             return _json({"error": why}, status)
         try:
-            searches = (retriever.search(query, top_k=asked.topk) for query in asked.queries)
+            searches = (retriever.search(query, top_k=topk) for query in asked.queries)
             found = await asyncio.gather(*searches)
         except ToolError as error:
             return _json({"error": f"the retriever can't answer: {error}"}, 503)
         show = _hit if asked.return_scores else _document
         return _json({"result": [[show(passage) for passage in passages] for passages in found]})
 
-    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Response:
         """Answers once the index is open; `passages` is null where their number isn't known."""
@@ -157,12 +157,14 @@ def _asked_model(limits: Limits, *, top_k: int) -> type[Any]:
     """What `/retrieve` takes; says its own limits in the schema. Other fields are passed over."""
 
     class Asked(BaseModel):
+        model_config = ConfigDict(strict=True)
+
         queries: list[
             Annotated[str, Field(max_length=limits.query_chars), BeforeValidator(_whole)]
         ] = Field(max_length=limits.queries)
-        topk: Annotated[int, BeforeValidator(lambda value: top_k if value is None else value)] = (
-            Field(default=top_k, ge=1, le=limits.topk)
-        )
+        topk: Annotated[
+            Annotated[int, Field(ge=1, le=limits.topk)] | None, BeforeValidator(_integer)
+        ] = Field(default=None, description=f"How many for each query; null: {top_k}.")
         return_scores: bool = False
 
     return Asked
@@ -171,6 +173,11 @@ def _asked_model(limits: Limits, *, top_k: int) -> type[Any]:
 def _whole(value: Any) -> Any:
     """Half a surrogate pair, which a model may sample and JSON can say, becomes `?`."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def _integer(value: Any) -> Any:
+    """In JSON, 3.0 is an integer too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _body_schema(asked_model: type[BaseModel]) -> dict[str, Any]:
@@ -196,7 +203,7 @@ async def _body(request: "Request", limits: Limits) -> bytes:
     return bytes(body)
 
 
-def _parsed(body: bytes, asked_model: type[Any], limits: Limits) -> Any:
+def _parsed(body: bytes, asked_model: type[Any]) -> Any:
     """What is asked. Raises: _RefusedError saying which field is wrong, and how."""
     try:
         record = json.loads(body)
@@ -208,10 +215,13 @@ def _parsed(body: bytes, asked_model: type[Any], limits: Limits) -> Any:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"])) or "the body"
         raise _RefusedError(422, f"{where}: {first['msg']}") from error
-    if (count := len(asked.queries) * asked.topk) > limits.passages:
+    return asked
+
+
+def _check_size(count: int, limits: Limits) -> None:
+    if count > limits.passages:
         why = f"queries × topk is {count}, more than {limits.passages}: send fewer queries at once"
         raise _RefusedError(422, why)
-    return asked
 
 
 def _hit(passage: Passage) -> dict[str, Any]:

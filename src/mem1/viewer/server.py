@@ -47,7 +47,7 @@ def static_files() -> dict[str, bytes]:
 def serve(library: Library, *, at: socket.socket, token: str | None = None) -> None:
     """Serve until interrupted. Args: `token`, without which nobody is shown anything; needed
     wherever others can reach the socket."""
-    guard = guard_of(at, command=COMMAND, token=token, methods="GET HEAD")
+    guard = guard_of(at, command=COMMAND, token=token)
     run_server(make_app(library, guard=guard), at=at)
 
 
