@@ -1,6 +1,9 @@
 """Dense search with an encoder one can do in the head: what is found, kept and made again."""
 
 import asyncio
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import orjson
@@ -169,6 +172,33 @@ def test_an_interrupted_making_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert seen == [(2, 5), (4, 5), (2, 5), (4, 5), (5, 5)]
     assert found(index, "head", top_k=1) == [(4, 1.0)]
     assert list((tmp_path / "cache" / "dense-chunks").iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from mem1.tools import dense
+from mem1.tools.encoder import Encoder
+
+def encode(texts):
+    if texts[0] == "head":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.array([[text.count(letter) for letter in "abcdefgh"] for text in texts])
+
+dense.CHUNK = 2
+corpus, cache = map(Path, sys.argv[1:])
+dense.DenseIndex.open(corpus, Encoder(name="letters", encode=encode), cache_dir=cache)
+"""
+
+
+def test_a_killed_making_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(dense, "CHUNK", 2)
+    path, counting = corpus(tmp_path, TOWNS), Counting()
+    command = [sys.executable, "-c", KILLED, str(path), str(tmp_path / "cache")]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    DenseIndex.open(path, encoder(counting), cache_dir=tmp_path / "cache")
+    assert counting.batches == [["head"], ["?"]]
 
 
 def test_a_corpus_that_changes_while_it_is_indexed_is_refused(tmp_path):
