@@ -7,6 +7,7 @@ A model chooses the addresses and strangers write the pages: see `guard`, `clien
 """
 
 from mem1.tools.web.client import Limits, WebReply, WebRequest
+from mem1.tools.web.config import WebConfig, web_tools
 from mem1.tools.web.fetch import FetchTool
 from mem1.tools.web.guard import Guard, PageError
 from mem1.tools.web.providers import PROVIDERS
@@ -20,7 +21,9 @@ __all__ = [
     "Limits",
     "PageError",
     "Recording",
+    "WebConfig",
     "WebReply",
     "WebRequest",
     "WebSearch",
+    "web_tools",
 ]

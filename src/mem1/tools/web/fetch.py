@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 from mem1.errors import ConfigError, MissingExtraError
 from mem1.tools.web import extract
@@ -57,6 +58,9 @@ class FetchTool:
         self._max_chars, self._extract_s = max_chars, extract_s
         self._recording = recording or Recording()
         self._guard = guard or Guard()
+        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+            WeakKeyDictionary()
+        )
         self._client = WebClient(
             limits=limits,
             guard=self._guard,
@@ -72,13 +76,19 @@ class FetchTool:
         try:
             request = WebRequest(url=str(self._guard.check(url)))
             reply = await self._recording.reply(request, self._client.send)
-            title, text = await self._read(reply)
+            async with self._slot():
+                title, text = await self._read(reply)
         except PageError as error:
             return f"{url[:200]} can't be read: {error}."
         found = split(text)
         shown = select(found, query=" ".join(words[1:]), max_chars=self._max_chars)
         lines = (f"[{number + 1}/{len(found)}] {found[number]}" for number in shown)
         return "\n".join((f"Page(Title: {title}) {reply.url}", *lines))
+
+    def _slot(self) -> asyncio.Semaphore:
+        """As many processes at once as there are processors: each takes some 100 MB."""
+        loop = asyncio.get_running_loop()
+        return self._slots.setdefault(loop, asyncio.Semaphore(os.cpu_count() or 1))
 
     async def _read(self, reply: WebReply) -> tuple[str, str]:
         """Title and text, found by a process without our keys. Raises: PageError."""
