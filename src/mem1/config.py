@@ -23,6 +23,7 @@ from mem1.rewards import REWARDS, Reward
 from mem1.settings import build, differences, dump_toml, read_tables, suggestion, to_table
 from mem1.tasks.documents import NeedleConfig
 from mem1.tasks.ledger import LedgerConfig
+from mem1.tools.indexes import DenseConfig, HybridConfig
 from mem1.train.config import TrainConfig
 from mem1.types import Sampling, SamplingMode
 
@@ -92,37 +93,6 @@ class HTTPConfig:
     kind: Literal["http"] = "http"
     url: str
     top_k: int = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Vectors:
-    """Vectors of a corpus file, in this process."""
-
-    corpus: str
-    """As of bm25."""
-    model: str
-    """Of sentence-transformers: a folder, or a name on the hub."""
-    backend: Literal["numpy", "faiss"] = "numpy"
-    """Both are exact; faiss uses all cores."""
-    device: str | None = None
-    """None: a GPU if there's one."""
-    top_k: int = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DenseConfig(_Vectors):
-    """`[retriever] kind = "dense"`: passages whose vectors are near the query's."""
-
-    kind: Literal["dense"] = "dense"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HybridConfig(_Vectors):
-    """`[retriever] kind = "hybrid"`: bm25 and dense, their ranks fused."""
-
-    kind: Literal["hybrid"] = "hybrid"
-    depth: int = 50
-    """Passages of each that are fused, at least."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

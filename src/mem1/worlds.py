@@ -14,10 +14,8 @@ from mem1.config import (
     AnyTasks,
     BM25Config,
     CustomTasks,
-    DenseConfig,
     DocumentTasks,
     HTTPConfig,
-    HybridConfig,
     LedgerTasks,
     NeedleTasks,
     RunConfig,
@@ -35,7 +33,7 @@ from mem1.envs.prompts import (
     SEARCH_AND_TOOLS_PROMPT,
     TOOLS_PROMPT,
 )
-from mem1.errors import ConfigError, DataError
+from mem1.errors import ConfigError
 from mem1.tasks import compose, load_tasks
 from mem1.tasks.documents import load_documents, needle_task
 from mem1.tasks.ledger import ledger_tasks
@@ -49,9 +47,7 @@ from mem1.tools import (
     Toolbox,
     TypedTool,
 )
-from mem1.tools.dense import DenseIndex
-from mem1.tools.encoder import load_encoder
-from mem1.tools.hybrid import HybridRetriever
+from mem1.tools.indexes import DenseConfig, HybridConfig, open_index
 from mem1.tools.mcp import McpServer
 from mem1.types import Task
 
@@ -176,14 +172,6 @@ def open_retriever(
     """Open the index, built first if this corpus has none yet, or a client of the server."""
     if isinstance(config, HTTPConfig):
         return HTTPRetriever(config.url)
-    corpus = Path(config.corpus)
     if isinstance(config, BM25Config):
-        return BM25Index.open(corpus, on_progress=on_progress)
-    if not corpus.is_file():
-        raise DataError(f"corpus {corpus}: no such file (looked at {corpus.absolute()})")
-    encoder = load_encoder(config.model, device=config.device)
-    dense = DenseIndex.open(corpus, encoder, backend=config.backend, on_progress=on_progress)
-    if not isinstance(config, HybridConfig):
-        return dense
-    words = BM25Index.open(corpus, on_progress=on_progress)
-    return HybridRetriever([words, dense], depth=config.depth)
+        return BM25Index.open(Path(config.corpus), on_progress=on_progress)
+    return open_index(config, on_progress=on_progress)

@@ -54,8 +54,9 @@ def index(
 ) -> int:
     """Index a corpus, for BM25 and, with --model, for dense search; eval and run do so themselves
     if need be. Stopped, the same command goes on."""
-    from mem1.config import BM25Config, DenseConfig
+    from mem1.config import BM25Config
     from mem1.tools import BM25Index
+    from mem1.tools.indexes import DenseConfig
     from mem1.worlds import open_retriever
 
     kinds: list[BM25Config | DenseConfig] = [BM25Config(corpus=str(corpus))]

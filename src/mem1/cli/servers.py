@@ -25,8 +25,9 @@ def retriever(
     token: Token = None,
 ) -> int:
     """Serve the /retrieve wire API of Search-R1 and its relatives; until Ctrl-C."""
-    from mem1.config import BM25Config, DenseConfig, HybridConfig
+    from mem1.config import BM25Config
     from mem1.serve.retriever import serve
+    from mem1.tools.indexes import DenseConfig, HybridConfig
     from mem1.worlds import open_retriever
 
     if (model is None) != (kind == "bm25"):

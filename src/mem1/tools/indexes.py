@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mem1.errors import DataError
 from mem1.tools.bm25 import BM25Index
 from mem1.tools.dense import DenseIndex
 from mem1.tools.encoder import Encoder, load_encoder
@@ -61,6 +62,8 @@ def open_index(
     """Open what the settings name, made first where needed. Args: `encoder`, instead of the
     model's; others as in `DenseIndex.open`."""
     corpus = Path(config.corpus)
+    if not corpus.is_file():
+        raise DataError(f"corpus {corpus}: no such file (looked at {corpus.absolute()})")
     encoder = encoder or load_encoder(
         config.model,
         query_prefix=config.query_prefix,
