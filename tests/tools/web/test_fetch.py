@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import importlib.util
+import io
 import itertools
 import time
 import tracemalloc
@@ -12,7 +13,7 @@ import pytest
 
 from mem1.errors import ConfigError, MissingExtraError
 from mem1.tools import Tool
-from mem1.tools.web import FetchTool, Limits
+from mem1.tools.web import FetchTool, Limits, extract
 from mem1.tools.web.fetch import HOW, select, split
 
 FACTS = [f"Fact {n} of the town is that its tower number {n} is high." for n in range(60)]
@@ -156,6 +157,27 @@ def test_a_page_that_keeps_its_parser_busy_is_given_up(web):
     attributes = " ".join(f"a{number}=1" for number in range(60_000))
     server = web.serve(body=f"<html><body><p {attributes}>x</p></body></html>".encode())
     assert reason(web, server, extract_s=1) == "its contents are broken, or take too long to read."
+
+
+def test_the_process_that_parses_sees_no_key(web, monkeypatch, tmp_path):
+    spy = tmp_path / "spy.py"
+    spy.write_text(
+        "import json, os; print(json.dumps({'title': '', 'text': ' '.join(os.environ)}))"
+    )
+    monkeypatch.setattr(extract, "__file__", str(spy))
+    monkeypatch.setenv("SERPER_API_KEY", "k")
+    seen = set(read(web, web.serve(body=PAGE)).split()[3:])
+    assert "PATH" in seen
+    assert seen <= {"[1/1]", "PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "LC_CTYPE"}
+
+
+def test_a_served_pdf_is_read(web):
+    pypdf = pytest.importorskip("pypdf", reason="pypdf reads PDFs: pip install pypdf")
+    writer, file = pypdf.PdfWriter(), io.BytesIO()
+    writer.add_blank_page(100, 100)
+    writer.write(file)
+    server = web.serve(body=file.getvalue(), headers={"Content-Type": "application/pdf"})
+    assert reason(web, server) == "it holds no text."
 
 
 def test_an_episode_that_is_ended_ends_the_reading_of_its_page(web):

@@ -1,7 +1,8 @@
-"""`[retriever] kind = "web"` -> the tools of the open web."""
+"""WebConfig -> the tools of the open web."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mem1.errors import ConfigError
 from mem1.tools.base import Tool
@@ -17,8 +18,9 @@ TOKEN_CHARS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebConfig:
-    """Which search API, and whether its answers are kept."""
+    """`[retriever] kind = "web"`: which search API, and whether its answers are kept."""
 
+    kind: Literal["web"] = "web"
     provider: ProviderName
     """Its key is read from SERPER_API_KEY, SERPAPI_API_KEY, BRAVE_API_KEY or TAVILY_API_KEY;
     SearXNG has none."""
