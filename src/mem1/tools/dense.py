@@ -26,8 +26,8 @@ CHUNK = 1024
 """Passages whose vectors an interruption can lose."""
 
 _VECTORS = "vectors.npy"
-_BLOCK = 65_536
-"""Vectors compared at once: the scores of a block are all that is held."""
+_QUERIES, _BLOCK = 256, 65_536
+"""Queries and vectors compared at once: their scores, 64 MiB, are all that is held."""
 _MAX_QUERY_CHARS = 2_000
 
 Compare = Callable[[Vectors, Vectors, int], tuple[np.ndarray, np.ndarray]]
@@ -96,22 +96,28 @@ class DenseIndex:
 
     def _find(self, asked: list[tuple[str, int]]) -> list[list[tuple[int, float]]]:
         """Rows and scores of the best passages for each query, with its top_k."""
-        queries = self._encoder.queries([query for query, _ in asked])
-        count = min(max(top_k for _, top_k in asked), len(self))
-        rows = np.empty((len(asked), 0), dtype=np.int64)
-        scores = np.empty((len(asked), 0), dtype=np.float32)
+        found: list[list[tuple[int, float]]] = []
+        for start in range(0, len(asked), _QUERIES):
+            some = asked[start : start + _QUERIES]
+            queries = self._encoder.queries([query for query, _ in some])
+            rows, scores = self._best(queries, max(top_k for _, top_k in some))
+            for near, alike, (_, top_k) in zip(rows, scores, some, strict=True):
+                found.append(list(zip(near.tolist(), alike.tolist(), strict=True))[:top_k])
+        return found
+
+    def _best(self, queries: Vectors, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and scores of the `count` best passages, best first: [queries, count] both, fewer
+        if there are fewer."""
+        rows = np.empty((len(queries), 0), dtype=np.int64)
+        scores = np.empty((len(queries), 0), dtype=np.float32)
         for start in range(0, len(self), _BLOCK):
             block = self._vectors[start : start + _BLOCK]
             near, alike = self._compare(queries, block, min(count, len(block)))
-            rows = np.hstack([rows, near + start])
-            scores = np.hstack([scores, alike])
+            rows, scores = np.hstack([rows, near + start]), np.hstack([scores, alike])
             order = np.lexsort((rows, -scores))[:, :count]
             rows = np.take_along_axis(rows, order, axis=1)
             scores = np.take_along_axis(scores, order, axis=1)
-        return [
-            list(zip(best.tolist(), alike.tolist(), strict=True))[:top_k]
-            for best, alike, (_, top_k) in zip(rows, scores, asked, strict=True)
-        ]
+        return rows, scores
 
 
 class _Together:
@@ -217,13 +223,13 @@ def _state(corpus: Path) -> tuple[int, int]:
 def _numpy() -> Compare:
     def compare(queries: Vectors, block: Vectors, count: int) -> tuple[np.ndarray, np.ndarray]:
         scores = queries @ block.T
-        rows = np.stack([_best(row, count) for row in scores])
+        rows = np.stack([_highest(row, count) for row in scores])
         return rows, np.take_along_axis(scores, rows, axis=1)
 
     return compare
 
 
-def _best(scores: np.ndarray, count: int) -> np.ndarray:
+def _highest(scores: np.ndarray, count: int) -> np.ndarray:
     """Rows of the highest scores, best first; of equal ones the first."""
     least = np.partition(scores, -count)[-count]
     rows = np.flatnonzero(scores >= least)
