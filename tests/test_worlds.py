@@ -17,6 +17,8 @@ from mem1.config import (
 from mem1.envs.ledger import LedgerEnv
 from mem1.errors import ConfigError
 from mem1.tasks.ledger import LedgerConfig, ledger_task
+from mem1.tools import FunctionTool, Toolbox
+from mem1.tools.web import WebConfig
 from mem1.types import Task
 from mem1.worlds import compose_tasks, open_world
 
@@ -69,3 +71,15 @@ def test_needles_are_read_in_a_world_of_documents():
     world = open_world(RunConfig(engine=LocalConfig(model="none"), tasks=tasks))(found[0])
     told = asyncio.run(world.start(max_turns=20, state_tokens=1))
     assert found[0].objectives[0].question in told
+
+
+@pytest.mark.parametrize("tools", [False, True])
+def test_the_open_web_is_searched_and_read(tmp_path, tools):
+    web = WebConfig(provider="serper", mode="replay", recording=str(tmp_path))
+    config = RunConfig(engine=LocalConfig(model="none"), retriever=web)
+    toolbox = Toolbox([FunctionTool(made_tasks)]) if tools else None
+    world = open_world(config, toolbox=toolbox)(TASK)
+    told = asyncio.run(world.start(max_turns=4, state_tokens=9))
+    assert world.actions == ("search", "fetch", *(["tool"] if tools else []), "answer")
+    assert "<fetch>address words" in told
+    assert ("made_tasks: " in told) is tools

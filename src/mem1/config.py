@@ -24,6 +24,7 @@ from mem1.settings import build, differences, dump_toml, read_tables, suggestion
 from mem1.tasks.documents import NeedleConfig
 from mem1.tasks.ledger import LedgerConfig
 from mem1.tools.indexes import DenseConfig, HybridConfig
+from mem1.tools.web.config import WebConfig
 from mem1.train.config import TrainConfig
 from mem1.types import Sampling, SamplingMode
 
@@ -32,6 +33,7 @@ CONFIG_FILE = "config.toml"
 _SAME_RESULTS = frozenset(
     {
         "run.concurrency",
+        "retriever.mode",
         "engine.max_batch",
         "engine.prefix_cache_tokens",
         "engine.concurrency",
@@ -223,7 +225,7 @@ class RunConfig:
     """Everything a run depends on."""
 
     engine: LocalConfig | ServerConfig
-    retriever: BM25Config | DenseConfig | HybridConfig | HTTPConfig | None = None
+    retriever: BM25Config | DenseConfig | HybridConfig | HTTPConfig | WebConfig | None = None
     """None: for tasks without a search engine."""
     tools: ToolsConfig = field(default_factory=ToolsConfig)
     context: ContextConfig = field(default_factory=ContextConfig)

@@ -30,9 +30,9 @@ from mem1.envs.prompts import (
     BUDGET_RULE,
     QA_BUDGET_PROMPT,
     QA_PROMPT,
-    SEARCH_AND_TOOLS_PROMPT,
-    TOOLS_PROMPT,
+    tools_prompt,
 )
+from mem1.envs.web import WEB_PROMPT
 from mem1.errors import ConfigError
 from mem1.tasks import compose, load_tasks
 from mem1.tasks.documents import load_documents, needle_task
@@ -49,6 +49,7 @@ from mem1.tools import (
 )
 from mem1.tools.indexes import DenseConfig, HybridConfig, open_index
 from mem1.tools.mcp import McpServer
+from mem1.tools.web import WebConfig, web_tools
 from mem1.types import Task
 
 MakeEnv = Callable[[Task], Env]
@@ -151,17 +152,22 @@ def question_world(
             "corpus, or [tools]"
         )
     tools: list[Tool] = []
-    if config.retriever is not None:
+    if isinstance(config.retriever, WebConfig):
+        tools += web_tools(config.retriever, observation_tokens=config.budget.observation)
+    elif config.retriever is not None:
         retriever = open_retriever(config.retriever, on_progress=on_progress)
         tools.append(SearchTool(retriever, top_k=config.retriever.top_k))
     return partial(QAEnv, tools=tools, toolbox=toolbox, prompt=_prompt(config, toolbox=toolbox))
 
 
 def _prompt(config: RunConfig, *, toolbox: Toolbox | None) -> str:
-    if toolbox is None:
-        return QA_BUDGET_PROMPT if config.run.state_budget else QA_PROMPT
     rules = BUDGET_RULE if config.run.state_budget else ""
-    return rules + (SEARCH_AND_TOOLS_PROMPT if config.retriever else TOOLS_PROMPT)
+    reads = isinstance(config.retriever, WebConfig) and config.retriever.read
+    if toolbox is not None:
+        return rules + tools_prompt(searches=config.retriever is not None, reads=reads)
+    if reads:
+        return rules + WEB_PROMPT
+    return QA_BUDGET_PROMPT if config.run.state_budget else QA_PROMPT
 
 
 def open_retriever(

@@ -53,9 +53,13 @@ A tool is called by its name, with its arguments as JSON: \
 Question: {question}"""
 """For tools with parameters, whose manual stands at `{tools}`."""
 
-SEARCH_AND_TOOLS_PROMPT = TOOLS_PROMPT.replace(
-    "a tool, or", "<search>keywords</search> in a search engine, a tool, or"
-)
+
+def tools_prompt(*, searches: bool = False, reads: bool = False) -> str:
+    """TOOLS_PROMPT, with the actions there are besides: a search engine, pages of the web."""
+    actions = ["<search>keywords</search> in a search engine"] if searches else []
+    actions += ["<fetch>address words</fetch> for what a page says"] if reads else []
+    return TOOLS_PROMPT.replace("a tool, or", ", ".join([*actions, "a tool, or"]))
+
 
 BUDGET_RULE = "Notes of more than {state_tokens} tokens, tags included, are not kept.\n"
 
