@@ -13,7 +13,8 @@ from mem1.evals import build_report
 from mem1.rollout import collect
 from mem1.tasks.ledger import VALUES, read_entries, write_notes
 from mem1.types import Sampling
-from mem1.wiring import compose_tasks, open_world, plan_jobs
+from mem1.wiring import plan_jobs
+from mem1.worlds import compose_tasks, open_world
 
 SIZES = (2, 4)
 POLICIES = ("internal_state", "full", "last_observation", "closed_book", "oracle")

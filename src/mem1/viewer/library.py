@@ -34,9 +34,7 @@ from mem1.viewer.runs import (
     num_lines,
     settings_of,
 )
-from mem1.viewer.trajectory_view import Decode, tokens_view, trajectory_view
-
-Json = dict[str, Any]
+from mem1.viewer.trajectory_view import Decode, Json, tokens_view, trajectory_view
 
 COLUMNS = (
     *("trajectory", "task_id", "sample", "step", "context_policy", "num_objectives", "question"),

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING
 import orjson
 
 from mem1.errors import DataError
-from mem1.serving import Guard, guard_of, install, is_loopback, open_port, run_server
+from mem1.serving import Guard, guard_of, install, run_server
 from mem1.viewer.library import Library
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-__all__ = ["is_loopback", "make_app", "open_port", "serve", "static_files"]
 
 COMMAND = "mem1 view"
 POLICY = (
