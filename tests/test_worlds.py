@@ -17,10 +17,10 @@ from mem1.config import (
 from mem1.envs.ledger import LedgerEnv
 from mem1.errors import ConfigError
 from mem1.tasks.ledger import LedgerConfig, ledger_task
-from mem1.tools import FunctionTool, Toolbox
+from mem1.tools import FunctionTool, HTTPRetriever, Toolbox
 from mem1.tools.web import WebConfig
 from mem1.types import Task
-from mem1.worlds import compose_tasks, open_world
+from mem1.worlds import compose_tasks, open_retriever, open_world
 
 TASK = ledger_task(LedgerConfig(), num_objectives=2, number=0)
 
@@ -44,6 +44,15 @@ def test_the_cap_on_the_state_is_in_the_prompt_only_if_the_config_says_so(tasks)
 def test_a_number_of_objectives_that_two_levels_have_in_common_gives_its_tasks_once():
     twice = compose_tasks(LedgerTasks(num_objectives=(1, 2, 2), count=3))
     assert [len(task.objectives) for task in twice] == [1, 1, 1, 2, 2, 2]
+
+
+def test_a_token_is_taken_from_the_environment(monkeypatch):
+    config = HTTPConfig(url="http://localhost", token_env="RETRIEVER_TOKEN")
+    monkeypatch.delenv("RETRIEVER_TOKEN", raising=False)
+    with pytest.raises(ConfigError, match="RETRIEVER_TOKEN"):
+        open_retriever(config)
+    monkeypatch.setenv("RETRIEVER_TOKEN", "s3cret")
+    assert isinstance(open_retriever(config), HTTPRetriever)
 
 
 def made_tasks(*, count: int) -> list[Task]:

@@ -94,6 +94,8 @@ class HTTPConfig:
 
     kind: Literal["http"] = "http"
     url: str
+    token_env: str | None = None
+    """Environment variable that holds the server's token; None: it wants none."""
     top_k: int = 3
 
 

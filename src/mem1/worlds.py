@@ -5,6 +5,7 @@
 [tasks], [retriever], tools -> open_world    -> Task -> Env
 """
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -177,7 +178,12 @@ def open_retriever(
 ) -> Retriever:
     """Open the index, built first if this corpus has none yet, or a client of the server."""
     if isinstance(config, HTTPConfig):
-        return HTTPRetriever(config.url)
+        token = os.environ.get(config.token_env) if config.token_env else None
+        if config.token_env and not token:
+            raise ConfigError(
+                f"retriever.token_env = {config.token_env!r}: put the token into that variable"
+            )
+        return HTTPRetriever(config.url, token=token)
     if isinstance(config, BM25Config):
         return BM25Index.open(Path(config.corpus), on_progress=on_progress)
     return open_index(config, on_progress=on_progress)

@@ -33,15 +33,19 @@ class HTTPRetriever:
         *,
         timeout_s: float = 30.0,
         attempts: int = 4,
+        token: str | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         """Args: `base_url`, with or without `/retrieve`; `timeout_s`, for all of one try, and the
         most that a server's `Retry-After` can ask for; `attempts`, tries of one search in all;
-        `transport`, how requests travel (for tests)."""
+        `token`, of a server that wants one; `transport`, how requests travel (for tests)."""
         if not base_url.startswith(("http://", "https://")):
             raise ConfigError(f"retriever.url {base_url!r}: start it with http:// or https://")
         self._url = base_url.rstrip("/").removesuffix("/retrieve") + "/retrieve"
         self._attempts = attempts
+        self._headers = {"Content-Type": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
         self._timeout_s = timeout_s
         self._transport = transport
         # Making one takes 25 ms: once, not for each search.
@@ -71,14 +75,13 @@ class HTTPRetriever:
     async def _ask(self, query: str, *, top_k: int) -> list[Passage]:
         # ASCII: a sampled query may hold half a surrogate pair, which UTF-8 cannot.
         body = json.dumps({"queries": [query], "topk": top_k, "return_scores": True}).encode()
-        headers = {"Content-Type": "application/json"}
         # A client for each search: a pool would be bound to the event loop that it began in. Its
         # own timeout limits each read; ours, the sum of them.
         async with (
             asyncio.timeout(self._timeout_s),
             httpx2.AsyncClient(timeout=None, transport=self._transport, verify=self._tls) as client,
         ):
-            response = await client.post(self._url, content=body, headers=headers)
+            response = await client.post(self._url, content=body, headers=self._headers)
         if response.status_code in _RETRIED_STATUS:
             wait = response.headers.get("retry-after", "")
             raise _BusyError(
