@@ -11,7 +11,6 @@ from mem1.serving import Guard
 from mem1.tools import HTTPRetriever, Passage
 
 PARIS = Passage(id="7", title='A "title"', text="The capital of France.", score=2.5)
-METHODS = frozenset({"GET", "HEAD", "POST"})
 
 
 class Knows:
@@ -22,7 +21,7 @@ class Knows:
 
 
 def asked(token: str | None) -> list[Passage]:
-    guard = Guard(command="mem1 serve retriever", token="right", methods=METHODS)
+    guard = Guard(command="mem1 serve retriever", token="right")
     transport = httpx2.ASGITransport(app=make_app(Knows(), guard=guard))
     client = HTTPRetriever("http://127.0.0.1:8000", token=token, transport=transport)
     return asyncio.run(client.search("capital?", top_k=3))
