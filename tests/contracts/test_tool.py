@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 
 from mem1.envs import QAEnv
 from mem1.errors import ToolError
 from mem1.tools import BM25Index, HTTPRetriever, SearchTool, Tool
+from mem1.tools.encoder import Encoder
+from mem1.tools.indexes import DenseConfig, HybridConfig, open_index
+from mem1.tools.web import FetchTool
 from mem1.types import Objective, Task
 
 CONTENTS = '"Paris"\nThe capital of France.'
@@ -42,12 +46,25 @@ class Retrieve(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(params=["bm25", "http", "function"])
+LETTERS = Encoder(
+    name="letters", encode=lambda texts: np.array([[1 + len(text), 1] for text in texts])
+)
+
+
+@pytest.fixture(params=["bm25", "dense", "hybrid", "fetch", "http", "function"])
 def tool(request, tmp_path) -> Iterator[Tool]:
     if request.param == "bm25":
         corpus = tmp_path / "corpus.jsonl"
         corpus.write_text(json.dumps({"id": "1", "contents": CONTENTS}))
         yield SearchTool(BM25Index.open(corpus, cache_dir=tmp_path))
+    elif request.param in ("dense", "hybrid"):
+        corpus = tmp_path / "corpus.jsonl"
+        corpus.write_text(json.dumps({"id": "1", "contents": CONTENTS}))
+        make = {"dense": DenseConfig, "hybrid": HybridConfig}[request.param]
+        config = make(corpus=str(corpus), model="letters")
+        yield SearchTool(open_index(config, encoder=LETTERS, cache_dir=tmp_path))
+    elif request.param == "fetch":
+        yield FetchTool()
     elif request.param == "http":
         server = ThreadingHTTPServer(("127.0.0.1", 0), Retrieve)
         threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
