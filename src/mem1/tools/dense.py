@@ -238,7 +238,7 @@ def _highest(scores: np.ndarray, count: int) -> np.ndarray:
 
 def _faiss() -> Compare:
     try:
-        import faiss
+        import faiss  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingExtraError("faiss", extra="dense") from error
 

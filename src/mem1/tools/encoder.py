@@ -78,7 +78,7 @@ def load_encoder(
     Raises: ModelError if it can't be loaded, ConfigError if it isn't made for inner products.
     """
     try:
-        from sentence_transformers import SentenceTransformer
+        from sentence_transformers import SentenceTransformer  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingExtraError("sentence-transformers", extra="dense") from error
     try:
