@@ -30,7 +30,7 @@ demo-llm: $(READY)
 	$(BIN)/mem1 eval configs/demo.toml
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check
