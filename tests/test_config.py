@@ -117,16 +117,20 @@ def test_a_policy_is_made_of_its_name_and_settings(spec, policy):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("ful", "unknown context policy ful: did you mean full?"),
+        ("ful", "context.policies: unknown ful: did you mean full?"),
         ("window(kk=2)", "unknown setting context.policies.window.kk"),
         ("window(k=two)", "write settings as  k=2"),
         ("window(k='2')", "context.policies.window.k = '2': input should be a valid integer"),
         ("window(k=0)", "window k is 0"),
         ("window k=2", "isn't of the form"),
-        ("nowhere.at_all:Thing", "context policy nowhere.at_all:Thing: No module named"),
-        ("mem1.context:Nothing", "context policy mem1.context:Nothing: module 'mem1.context' has"),
+        ("nowhere.at_all:Thing", "context.policies nowhere.at_all:Thing: No module named"),
+        (
+            "mem1.context:Nothing",
+            "context.policies mem1.context:Nothing: module 'mem1.context' has",
+        ),
         ("mem1.types:Sampling", "it's no ContextPolicy"),
-        ("pathlib:Path", "isn't a dataclass"),
+        ("pathlib:Path", "it's no ContextPolicy"),
+        ("pathlib:Path(k=2)", "isn't a dataclass"),
     ],
 )
 def test_a_policy_that_cannot_be_made_is_named(spec, message):

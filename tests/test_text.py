@@ -150,6 +150,18 @@ def test_only_one_whole_action_at_the_end_counts(text, action, faults):
             ("<think>or <answer>y</answer>?</think>", None, (Fault.NO_ACTION,)),
         ),
         ("<THINK>a</THINK><answer>y</answer>", ("", ("answer", "y"), (Fault.STATE_MISSING,))),
+        (  # a summary is the state, and the thought before it isn't
+            "<think>t</think><summary>s</summary><answer>y</answer>",
+            ("<summary>s</summary>", ("answer", "y"), ()),
+        ),
+        (
+            "<think>t</think><summary>s<answer>y</answer>",
+            ("", ("answer", "y"), (Fault.STATE_UNCLOSED,)),
+        ),
+        (
+            "<summary>s</summary><summary>r</summary><answer>y</answer>",
+            ("", ("answer", "y"), (Fault.STATE_DUPLICATED,)),
+        ),
         ("</think><think>a<answer>y</answer>", ("", ("answer", "y"), (Fault.STATE_UNCLOSED,))),
         (
             "<think>a<think>b</think><answer>y</answer>",

@@ -10,7 +10,7 @@ import importlib
 import importlib.metadata
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from mem1.rewards import REWARDS, Reward
 from mem1.settings import build, differences, dump_toml, read_tables, suggestion, to_table
 from mem1.tasks.documents import NeedleConfig
 from mem1.tasks.ledger import LedgerConfig
+from mem1.tasks.webshop import WebShopConfig
 from mem1.tools.indexes import DenseConfig, HybridConfig
 from mem1.tools.web.config import WebConfig
 from mem1.train.config import TrainConfig
@@ -175,6 +176,17 @@ class NeedleTasks(NeedleConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WebShopTasks(WebShopConfig):
+    """`[tasks] kind = "webshop"`: things to buy in a web shop; `run.reward = "webshop"`."""
+
+    kind: Literal["webshop"] = "webshop"
+
+    @property
+    def num_objectives(self) -> tuple[int, ...]:
+        return (1,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CustomTasks:
     """`[tasks] kind = "custom"`: tasks, and a world for them, of your own."""
 
@@ -189,7 +201,7 @@ class CustomTasks:
     """Numbers of objectives that the tasks have, for a curriculum."""
 
 
-AnyTasks = TasksConfig | LedgerTasks | DocumentTasks | NeedleTasks | CustomTasks
+AnyTasks = TasksConfig | LedgerTasks | DocumentTasks | NeedleTasks | WebShopTasks | CustomTasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +220,8 @@ class RunSettings:
     state_budget: bool = False
     """Whether the task prompt states the cap on the internal state."""
     reward: str = "em"
-    """`em` or `f1`, summed over the objectives, or `package.module:Class` for your own."""
+    """`em` or `f1`, summed over the objectives; `webshop`, or with settings
+    `webshop(format_fault=-1)`; or `package.module:Class` for your own."""
 
     def turns_for(self, num_objectives: int) -> int:
         """Raises ConfigError if the table has no entry for this number of objectives."""
@@ -278,43 +291,40 @@ def parse_policy(spec: str) -> ContextPolicy:
 
     Raises: ConfigError for an unknown name, setting or class.
     """
-    match = re.fullmatch(r"\s*([\w.:]+)\s*(?:\((.*)\))?\s*", spec)
-    if not match:
-        raise ConfigError(f"context.policies: {spec!r} isn't of the form  name(key=value, …)")
-    name, arguments = match[1], match[2] or ""
-    try:
-        table = tomllib.loads(f"settings = {{ {arguments} }}")["settings"]
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"context.policies: {spec!r}: write settings as  k=2: {error}") from error
-    policy = build(_policy_class(name), table, at=f"context.policies.{name}")
+    policy = _made(spec, known=POLICIES, at="context.policies")
     if not isinstance(policy, ContextPolicy):
         raise ConfigError(
-            f"context.policies: {name} has no bound and update: it's no ContextPolicy"
+            f"context.policies: {spec} has no bound and update: it's no ContextPolicy"
         )
     return policy
 
 
-def _policy_class(name: str) -> type[Any]:
-    if name in POLICIES:
-        return POLICIES[name]
-    if ":" not in name:
-        raise ConfigError(f"unknown context policy {name}{suggestion(name, POLICIES)}")
-    found = imported(name, what="context policy")
-    if not is_dataclass(found):
-        raise ConfigError(f"context policy {name}: isn't a dataclass, its settings are unknown")
-    return found  # pyright: ignore[reportReturnType]
-
-
-def make_reward(name: str) -> Reward:
-    """The reward of a name or dotted path. Raises: ConfigError if there's none."""
-    if name in REWARDS:
-        return REWARDS[name]()
-    if ":" not in name:
-        raise ConfigError(f"run.reward = {name!r}{suggestion(name, REWARDS)}")
-    reward = imported(name, what="reward")()
+def make_reward(spec: str) -> Reward:
+    """The reward that is named, as a policy is. Raises: ConfigError if there's none."""
+    reward = _made(spec, known=REWARDS, at="run.reward")
     if not isinstance(reward, Reward):
-        raise ConfigError(f"run.reward = {name!r} can't be called: it's no Reward")
+        raise ConfigError(f"run.reward: {spec} can't be called: it's no Reward")
     return reward
+
+
+def _made(spec: str, *, known: Mapping[str, type[Any]], at: str) -> Any:
+    """What a name, of ours or dotted, and its settings make. Args: `at`, the config's key."""
+    match = re.fullmatch(r"\s*([\w.:]+)\s*(?:\((.*)\))?\s*", spec)
+    if not match:
+        raise ConfigError(f"{at}: {spec!r} isn't of the form  name(key=value, …)")
+    name, arguments = match[1], match[2] or ""
+    if name not in known and ":" not in name:
+        raise ConfigError(f"{at}: unknown {name}{suggestion(name, known)}")
+    found = known[name] if name in known else imported(name, what=at)
+    if not arguments and not is_dataclass(found):
+        return found()
+    if not is_dataclass(found):
+        raise ConfigError(f"{at}: {name} isn't a dataclass, its settings are unknown")
+    try:
+        table = tomllib.loads(f"settings = {{ {arguments} }}")["settings"]
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{at}: {spec!r}: write settings as  k=2: {error}") from error
+    return build(found, table, at=f"{at}.{name}")  # pyright: ignore[reportArgumentType]
 
 
 def imported(name: str, *, what: str) -> Any:

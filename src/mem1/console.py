@@ -10,6 +10,7 @@ Model and tool text is printed as plain text: no markup of it is obeyed.
 
 import time
 from collections.abc import Mapping, Sequence
+from textwrap import indent
 from types import TracebackType
 from typing import Self
 
@@ -30,7 +31,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mem1.evals import EvalReport, HorizonReport
-from mem1.evals.tables import Column, per_objective, shown
+from mem1.evals.tables import Column, known, per_objective, shown
 from mem1.tasks.catalogue import Source
 from mem1.text import parse_reply
 from mem1.types import FAILURES, Trajectory, Turn
@@ -114,23 +115,25 @@ def show_sources(console: Console, sources: Sequence[Source]) -> None:
     for source in sources:
         title = Text.assemble((source.name, "bold"), f"  {source.size}; {source.licence}")
         console.print(title, soft_wrap=True)
-        console.print(Text(f"    {source.load}"), soft_wrap=True)
+        console.print(Text(indent(source.load, "    ")), soft_wrap=True)
 
 
 _FIGURES = (
-    ("EM", "em", 2),
-    ("F1", "f1", 2),
-    ("answered", "answer_rate", 2),
-    ("turns", "num_turns", 1),
-    ("peak", "peak_tokens", 0),
+    Column(metric="reward", title="reward", decimals=3),
+    Column(metric="em", title="EM", decimals=2),
+    Column(metric="f1", title="F1", decimals=2),
+    Column(metric="answer_rate", title="answered", decimals=2),
+    Column(metric="num_turns", title="turns", decimals=1),
+    Column(metric="peak_tokens", title="peak", decimals=0),
 )
-"""Heading, metric, decimals: what fits 80 columns. The rest, and intervals, are in report.md."""
+"""What fits 80 columns. The rest, and intervals, are in report.md."""
 
 
 def show_report(console: Console, report: EvalReport) -> None:
     """Print the main figures of an evaluation, means over tasks; peaks and bounds in tokens."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("N", "context", "tasks", *(title for title, _, _ in _FIGURES)):
+    columns = known(_FIGURES, report.cells)
+    for heading in ("N", "context", "tasks", *(column.title for column in columns)):
         table.add_column(heading, justify="left" if heading == "context" else "right", no_wrap=True)
     table.add_column("largest / bound", justify="right", no_wrap=True)
     for cell in report.cells:
@@ -139,7 +142,7 @@ def show_report(console: Console, report: EvalReport) -> None:
             str(cell.num_objectives),
             Text(cell.context_policy),
             str(cell.num_tasks),
-            *(f"{cell.estimates[name].mean:,.{digits}f}" for _, name, digits in _FIGURES),
+            *(shown(cell, column, interval=False) for column in columns),
             f"{cell.max_tokens:,} / {bound}",
         )
     console.print(table)
@@ -221,7 +224,7 @@ class RunProgress(_Bar):
         self._failed += trajectory.stop_reason in FAILURES
         self._tokens += sum(turn.completion.num_tokens for turn in trajectory.turns)
         speed = self._tokens / (time.perf_counter() - self._started)
-        figures = f"EM {self._reward / self._new:.3f}  {speed:,.0f} tokens/s"
+        figures = f"reward {self._reward / self._new:.3f}  {speed:,.0f} tokens/s"
         if self._failed:
             figures += f"  {self._failed} failed"
         self._bar.update(self._task, advance=1, figures=figures)

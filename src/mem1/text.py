@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from mem1.types import Action, Fault
 
 STATE_TAG = "think"
+SUMMARY_TAG = "summary"
+"""Of the internal state in a reply that has one; its `<think>` is then forgotten."""
 ANSWER_TAG = "answer"
 OBSERVATION_TAG = "information"
 HINT_TAG = "HINT"
 TOOL_TAG = "tool"
 """Of an action that names its tool inside: `<tool name="weather">{"city": "Oslo"}</tool>`."""
-RESERVED_TAGS = (STATE_TAG, ANSWER_TAG, OBSERVATION_TAG, HINT_TAG, TOOL_TAG, "search")
+RESERVED_TAGS = (STATE_TAG, SUMMARY_TAG, ANSWER_TAG, OBSERVATION_TAG, HINT_TAG, TOOL_TAG, "search")
 """Tags that never survive in foreign text; the names of other tools are added to them."""
 
 MAX_FOREIGN_BYTES = 1 << 20
@@ -63,7 +65,8 @@ def parse_reply(text: str, *, actions: Sequence[str]) -> Reply:
 
 
 def _find_state(text: str) -> tuple[tuple[int, int] | None, Fault | None]:
-    opener, closer = open_tag(STATE_TAG), close_tag(STATE_TAG)
+    name = SUMMARY_TAG if open_tag(SUMMARY_TAG) in text else STATE_TAG
+    opener, closer = open_tag(name), close_tag(name)
     start = text.find(opener)
     if start < 0:
         return None, Fault.STATE_MISSING

@@ -220,7 +220,8 @@ class Trajectory:
     turns: tuple[Turn, ...]
     stop_reason: StopReason
     answer: str | None
-    """Argument of the answer action; None if the agent gave none."""
+    """Argument of the answer action, or what the environment ended with (a purchase); None if
+    there's none."""
     reward: float
     reward_parts: Mapping[str, float]
     bound: int | None

@@ -22,6 +22,7 @@ from mem1.config import (
     RunConfig,
     TasksConfig,
     ToolsConfig,
+    WebShopTasks,
     imported,
 )
 from mem1.envs import Env, QAEnv
@@ -34,10 +35,12 @@ from mem1.envs.prompts import (
     tools_prompt,
 )
 from mem1.envs.web import WEB_PROMPT
+from mem1.envs.webshop import Shop, WebShopEnv
 from mem1.errors import ConfigError
 from mem1.tasks import compose, load_tasks
 from mem1.tasks.documents import load_documents, needle_task
 from mem1.tasks.ledger import ledger_tasks
+from mem1.tasks.webshop import load_goals, open_products
 from mem1.tools import (
     BM25Index,
     FunctionTool,
@@ -79,6 +82,8 @@ def compose_tasks(config: AnyTasks, *, limit: int | None = None) -> list[Task]:
             return [needle_task(config, num_objectives=n, number=k) for n in sizes for k in numbers]
         case DocumentTasks():
             return [task for file in config.files for task in load_documents(file)][:limit]
+        case WebShopTasks():
+            return load_goals(config, limit=limit)
         case CustomTasks():
             make = imported(config.tasks, what="tasks.tasks")
             return list(make(**config.settings))[:limit]
@@ -134,6 +139,9 @@ def open_world(
             return partial(LedgerEnv, prompt=prompt)
         case DocumentTasks(chunk_chars=size) | NeedleTasks(chunk_chars=size):
             return partial(DocumentEnv, chunk_chars=size)
+        case WebShopTasks(products=products, attributes=attributes):
+            shop = Shop(open_products(products, attributes), on_progress=on_progress)
+            return partial(WebShopEnv, shop=shop, observation_tokens=config.budget.observation)
         case CustomTasks(env=env) if env is not None:
             return imported(env, what="tasks.env")
         case _:

@@ -8,7 +8,9 @@ import pytest
 
 from mem1.envs import Env, Observation, QAEnv
 from mem1.envs.ledger import LedgerEnv
+from mem1.envs.webshop import Shop, WebShopEnv
 from mem1.tasks.ledger import LedgerConfig, ledger_task
+from mem1.tasks.webshop import WebShopConfig, load_goals, products_of
 from mem1.types import Action, Fault, Objective, Task
 
 TASK = Task(
@@ -28,8 +30,20 @@ class Echo:
         return argument
 
 
+SHOP = WebShopConfig(products="data/webshop/items.json", attributes="data/webshop/items_ins.json")
 PAGES = ledger_task(LedgerConfig(), num_objectives=2, number=0)
-ENVS = {"qa": lambda: QAEnv(TASK, tools=[Echo()]), "ledger": lambda: LedgerEnv(PAGES)}
+
+
+def shop_env() -> WebShopEnv:
+    (goal,) = load_goals(SHOP, limit=1)
+    return WebShopEnv(goal, shop=Shop(products_of(goal)))
+
+
+ENVS = {
+    "qa": lambda: QAEnv(TASK, tools=[Echo()]),
+    "ledger": lambda: LedgerEnv(PAGES),
+    "webshop": shop_env,
+}
 
 
 @pytest.fixture(params=ENVS.values(), ids=ENVS)

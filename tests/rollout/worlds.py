@@ -9,7 +9,7 @@ from mem1.context import Budget, ContextPolicy, InternalState
 from mem1.engines import Engine, Request, ScriptedEngine
 from mem1.envs import Env
 from mem1.envs.qa import QAEnv
-from mem1.rewards import ExactMatchReward
+from mem1.rewards import ExactMatchReward, Reward
 from mem1.rollout import Agent, run_episode
 from mem1.types import Objective, Task, Trajectory
 
@@ -53,10 +53,20 @@ def scripted(*replies: str | Exception, window: int | None = None) -> ScriptedEn
     return ScriptedEngine(replies, codec=ByteRenderer(), window=window)
 
 
-def play(engine: Engine, *, world: Env | None = None, task: Task = TASK, **settings) -> Trajectory:
+def play(
+    engine: Engine,
+    *,
+    world: Env | None = None,
+    task: Task = TASK,
+    reward: Reward | None = None,
+    **settings,
+) -> Trajectory:
     return asyncio.run(
         run_episode(
-            task, agent=agent(engine, **settings), env=world or env(), reward=ExactMatchReward()
+            task,
+            agent=agent(engine, **settings),
+            env=world or env(),
+            reward=reward or ExactMatchReward(),
         )
     )
 

@@ -16,6 +16,8 @@ class Observation:
     text: str
     done: bool = False
     """The episode ends here; the text is not shown to the model."""
+    outcome: str | None = None
+    """What the episode ends with, where that isn't the agent's answer: a purchase, say."""
 
 
 @runtime_checkable

@@ -65,3 +65,40 @@ BUDGET_RULE = "Notes of more than {state_tokens} tokens, tags included, are not 
 
 QA_BUDGET_PROMPT = RULES + BUDGET_RULE + EXAMPLES + QUESTION
 """The same, and the cap on the internal state is stated."""
+
+WEBSHOP_PROMPT = """\
+Buy a product in a web shop. Every reply has three parts: your thoughts in <think> and </think>, \
+then notes in <summary> and </summary>, then one action: <answer>search[keywords]</answer> or \
+<answer>click[button]</answer>, one of the available actions. Thoughts and older pages are \
+forgotten: repeat in the notes what you need. Open a product, choose the options that are wanted, \
+then buy it with click[buy now], which ends the task.
+
+Instruction: i want a blue wool scarf, and price lower than 30.00 dollars
+<think>I begin with a search.</think>
+<summary>Wanted: blue wool scarf, below 30 dollars. Known: nothing.</summary>
+<answer>search[blue wool scarf]</answer>
+<information>Page 1 (Total results: 2)
+B01SCARF00 Wool scarf for men $19.5
+B02SCARF00 Silk scarf $45.0
+Current available actions: [click[back to search], click[b01scarf00], click[b02scarf00]]\
+</information>
+[HINT]You have 9 turns left.[/HINT]
+<think>The first one is of wool and cheap enough.</think>
+<summary>Wanted: blue wool scarf, below 30 dollars. Known: B01SCARF00 is of wool, 19.5 \
+dollars.</summary>
+<answer>click[b01scarf00]</answer>
+<information>Wool scarf for men
+Price: $19.5
+color: red | blue
+Current available actions: [click[back to search], click[< prev], click[description], \
+click[features], click[reviews], click[buy now], click[red], click[blue]]</information>
+[HINT]You have 8 turns left.[/HINT]
+<think>I choose the colour.</think>
+<summary>Wanted: blue wool scarf, below 30 dollars. Known: B01SCARF00 fits, blue is chosen: buy \
+it.</summary>
+<answer>click[blue]</answer>
+
+Instruction: {instruction}
+Now write <think>I begin with a search.</think>, then the <summary> and the <answer>, as in the \
+example."""
+"""As in MEM1 (arXiv 2506.15841): thoughts are dropped, the summary is kept."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from mem1.evals.memory import MEMORY_METRICS, survival_by_age, trace
 from mem1.rewards import score_answer
-from mem1.types import FAILURES, Segment, SegmentKind, StopReason, Trajectory, Turn, num_tokens
+from mem1.types import FAILURES, Segment, SegmentKind, Trajectory, Turn, num_tokens
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -87,8 +87,8 @@ def compressions(trajectory: Trajectory) -> float:
 
 
 def answer_rate(trajectory: Trajectory) -> float:
-    """1 if the agent gave an answer, else 0."""
-    return float(trajectory.stop_reason is StopReason.ANSWERED)
+    """1 if the agent gave an answer, or bought something, else 0."""
+    return float(trajectory.answer is not None)
 
 
 def valid_turns(trajectory: Trajectory) -> float:
@@ -133,19 +133,25 @@ METRICS: Mapping[str, Callable[[Trajectory], float | None]] = {
     "valid_turns": valid_turns,
     "seconds": seconds,
 }
-"""What `measure` gives besides the scores em, em_strict, f1, f1_strict (sums over objectives) and
-`mem1.evals.memory.MEMORY_METRICS`."""
+"""What `measure` gives besides the scores em, em_strict, f1, f1_strict (sums over objectives), or
+reward and its parts where there are no gold answers, and `mem1.evals.memory.MEMORY_METRICS`."""
 
 
 def measure(trajectory: Trajectory) -> dict[str, float]:
     """All figures that one trajectory has, by name. A failed episode scores 0."""
-    failed = trajectory.stop_reason in FAILURES
-    score = score_answer(trajectory.task, None if failed else trajectory.answer)
     figures = {name: metric(trajectory) for name, metric in METRICS.items()}
     memory = trace(trajectory)
     held = {name: metric(memory) for name, metric in MEMORY_METRICS.items()}
     found = {name: value for name, value in (figures | held).items() if value is not None}
-    return score.parts() | found
+    return _scores(trajectory) | found
+
+
+def _scores(trajectory: Trajectory) -> dict[str, float]:
+    """Of the answer; of tasks without gold answers, the reward and its parts."""
+    if not any(objective.answers for objective in trajectory.task.objectives):
+        return {"reward": trajectory.reward, **trajectory.reward_parts}
+    failed = trajectory.stop_reason in FAILURES
+    return score_answer(trajectory.task, None if failed else trajectory.answer).parts()
 
 
 def aggregate(trajectories: Sequence[Trajectory], *, seed: int = 0) -> dict[str, Estimate]:

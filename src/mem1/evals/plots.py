@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
     from mem1.evals.horizon import HorizonCell
 
-_FIGURES = {"em": "exact match, sum over objectives", "peak_tokens": "peak tokens"}
+_FIGURES = {
+    "em": "exact match, sum over objectives",
+    "reward": "reward",
+    "peak_tokens": "peak tokens",
+}
+
+
+def plotted(cells: Sequence[Cell]) -> list[str]:
+    """The metrics that have a plot of their own."""
+    return [metric for metric in _FIGURES if any(metric in cell.estimates for cell in cells)]
 
 
 def write_plots(cells: Sequence[Cell], folder: Path) -> None:
@@ -31,9 +40,9 @@ def write_plots(cells: Sequence[Cell], folder: Path) -> None:
         policy: [cell for cell in cells if cell.context_policy == policy]
         for policy in dict.fromkeys(cell.context_policy for cell in cells)
     }
-    for metric, label in _FIGURES.items():
+    for metric in plotted(cells):
         figure, (axes,) = _canvas(1, 1)
-        _against_n(axes, lines, metric=metric, label=label)
+        _against_n(axes, lines, metric=metric, label=_FIGURES[metric])
         axes.legend()
         atomic_write(folder / f"{metric}.svg", _svg(figure))
 

@@ -13,13 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from mem1.errors import DataError
 from mem1.evals.cells import Cell, cell_groups, make_cell
-from mem1.evals.plots import write_plots
+from mem1.evals.plots import plotted, write_plots
 from mem1.evals.tables import (
     MEMORY_COLUMNS,
     MEMORY_LEGEND,
     Column,
     cell_table,
     kept_bound,
+    known,
     notes,
     shown,
     table,
@@ -51,7 +52,7 @@ def build_report(
 
 
 def write_report(report: EvalReport, folder: Path) -> None:
-    """Write report.json, report.md and the plots em.svg and peak_tokens.svg."""
+    """Write report.json, report.md and the plots: em.svg or reward.svg, and peak_tokens.svg."""
     atomic_write(folder / "report.json", orjson.dumps(report, option=orjson.OPT_INDENT_2))
     atomic_write(folder / "report.md", report_markdown(report))
     write_plots(report.cells, folder)
@@ -73,6 +74,7 @@ def read_report(folder: Path) -> EvalReport:
 
 
 _COLUMNS: Sequence[Column] = (
+    Column(metric="reward", title="reward", decimals=3),
     Column(metric="em", title="EM", decimals=2),
     Column(metric="f1", title="F1", decimals=2),
     Column(metric="peak_tokens", title="peak", decimals=0),
@@ -93,7 +95,8 @@ _STRICT: Sequence[Column] = (
 
 _LEGEND = """\
 EM and F1 are sums over the N objectives (lenient: parts in order, missing ones score 0; strict, 0 \
-for a wrong number of parts, in the second table). Peak: largest context + reply of a turn, mean \
+for a wrong number of parts, in the second table). Without gold answers there's the reward \
+instead. Peak: largest context + reply of a turn, mean \
 over tasks; the largest of all turns stands beside the bound. Dependency: token pairs that \
 generation attends to. Prompt: context tokens of all turns. Valid turns: share without a fault of \
 form. All episodes count, failed ones with score 0. Tokens are those of the model's own tokenizer. \
@@ -104,6 +107,7 @@ form. All episodes count, failed ones with score 0. Tokens are those of the mode
 def report_markdown(report: EvalReport) -> str:
     """The report as Markdown tables."""
     cells = report.cells
+    strict = known(_STRICT, cells)
     names = [(str(cell.num_objectives), cell.context_policy) for cell in cells]
     counted = [(*name, str(cell.num_tasks)) for name, cell in zip(names, cells, strict=True)]
     ends = [
@@ -112,23 +116,23 @@ def report_markdown(report: EvalReport) -> str:
             str(cell.bound) if cell.bound is not None else "none",
             str(cell.max_tokens),
             kept_bound(cell),
-            *(shown(cell, column) for column in _STRICT),
+            *(shown(cell, column) for column in strict),
             ", ".join(f"{reason} {count}" for reason, count in cell.stop_reasons.items()),
         ]
         for name, cell in zip(names, cells, strict=True)
     ]
     head = ("N", "context")
-    end_head = [*head, "bound", "largest", "within", *(c.title for c in _STRICT), "ended by"]
+    end_head = [*head, "bound", "largest", "within", *(c.title for c in strict), "ended by"]
     parts = [
         "# Evaluation",
         f"    {report.command}",
-        cell_table(cells, columns=_COLUMNS, head=(*head, "tasks"), labels=counted),
+        cell_table(cells, columns=known(_COLUMNS, cells), head=(*head, "tasks"), labels=counted),
         _LEGEND,
         table(end_head, ends),
         "## Memory",
         cell_table(cells, columns=MEMORY_COLUMNS, head=head, labels=names),
         MEMORY_LEGEND,
         *notes(cells),
-        "![EM against N](em.svg)\n![peak tokens against N](peak_tokens.svg)",
+        "\n".join(f"![{metric} against N]({metric}.svg)" for metric in plotted(cells)),
     ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"

@@ -95,6 +95,11 @@ def shown(cell: Cell, column: Column, *, interval: bool = True) -> str:
     return f"{text(estimate.mean)} [{text(estimate.low)}, {text(estimate.high)}]{known}"
 
 
+def known(columns: Sequence[Column], cells: Sequence[Cell]) -> list[Column]:
+    """The columns whose figure some cell has."""
+    return [c for c in columns if any(c.metric in cell.estimates for cell in cells)]
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]

@@ -12,8 +12,13 @@ from mem1.rewards.answer import (
     split_answer,
 )
 from mem1.rewards.base import Reward, RewardOutput
+from mem1.rewards.webshop import WebShopReward
 
-REWARDS: Mapping[str, type[Reward]] = {"em": ExactMatchReward, "f1": F1Reward}
+REWARDS: Mapping[str, type[Reward]] = {
+    "em": ExactMatchReward,
+    "f1": F1Reward,
+    "webshop": WebShopReward,
+}
 """Names that configs use."""
 
 __all__ = [
@@ -23,6 +28,7 @@ __all__ = [
     "F1Reward",
     "Reward",
     "RewardOutput",
+    "WebShopReward",
     "exact_match",
     "f1",
     "score_answer",

@@ -21,11 +21,12 @@ from mem1.chat import (
 )
 from mem1.context import Budget, ContextPolicy, Parts, TaskPolicy, check_window
 from mem1.engines import Carry, Engine, Request, carrying
-from mem1.envs import Env
+from mem1.envs import Env, Observation
 from mem1.errors import EngineError, ToolError, UserError
 from mem1.rewards import Reward, RewardOutput
 from mem1.text import ANSWER_TAG, HINT_TAG, close_tag
 from mem1.types import (
+    Action,
     Context,
     Message,
     Sampling,
@@ -194,11 +195,16 @@ async def _play(episode: _Episode, *, on_turn: Callable[[Turn], None] | None) ->
         if on_turn:
             on_turn(record)
         if observation.done:
-            answered = reply.action is not None and reply.action.name == ANSWER_TAG
-            episode.stop_reason = StopReason.ANSWERED if answered else StopReason.DONE
-            episode.answer = reply.action.argument if answered and reply.action else None
+            episode.stop_reason, episode.answer = _ending(reply.action, observation)
             return
         context = agent.context.update(context, parts)
+
+
+def _ending(action: Action | None, observation: Observation) -> tuple[StopReason, str | None]:
+    """Why the world ended an episode, and with what answer."""
+    if observation.outcome is None and action is not None and action.name == ANSWER_TAG:
+        return StopReason.ANSWERED, action.argument
+    return StopReason.DONE, observation.outcome
 
 
 def _prompt(text: str, *, renderer: Renderer) -> Segment:

@@ -27,6 +27,13 @@ SOURCES = (
         licence="CC BY-SA 4.0 and 3.0, Apache-2.0",
     ),
     Source(
+        name="webshop",
+        load='kind = "webshop"\nproducts = "data/webshop/items.json"\n'
+        'attributes = "data/webshop/items_ins.json"',
+        size="120 products, made up, in the repository",
+        licence="MIT",
+    ),
+    Source(
         name="HotpotQA, development",
         load=f'files = ["{_FLASHRAG}/hotpotqa#dev"]',
         size="7,405 questions, from the hub",

@@ -24,7 +24,7 @@ _MAX_QUERY_CHARS = 2_000
 
 
 class BM25Index:
-    """A `Retriever`: Porter-stemmed English BM25 (Lucene's variant, k1 = 1.5, b = 0.75)."""
+    """A `Retriever`: Porter-stemmed English BM25 (Lucene's variant)."""
 
     def __init__(self, folder: Path) -> None:
         """Open a built index; use `BM25Index.open`, which builds it first where needed."""
@@ -38,13 +38,16 @@ class BM25Index:
         cls,
         corpus: Path,
         *,
+        k1: float = 1.5,
+        b: float = 0.75,
         cache_dir: Path | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> "BM25Index":
         """Open the index of a corpus, built at the first time.
 
         Args: `corpus`, JSONL(.gz) with `id` and `contents` (title in quotes on its first line), or
-        `id`, `title` and `text`; `cache_dir`, default `$MEM1_CACHE` or `~/.cache/mem1`;
+        `id`, `title` and `text`; `k1`, how soon a word's repetition counts no more; `b`, how much
+        a passage's length counts; `cache_dir`, default `$MEM1_CACHE` or `~/.cache/mem1`;
         `on_progress(done, total)` is called while building, total 0 while unknown.
         Raises: DataError naming the line of a malformed record, or for an empty corpus.
         """
@@ -54,8 +57,8 @@ class BM25Index:
         folder = derived_folder(
             corpus,
             kind="bm25",
-            version=f"{INDEX_FORMAT}/bm25s {version('bm25s')}",
-            build=lambda empty: _build(corpus, empty, on_progress=progress),
+            version=f"{INDEX_FORMAT}/bm25s {version('bm25s')}/{k1}/{b}",
+            build=lambda empty: _build(corpus, empty, k1=k1, b=b, on_progress=progress),
             base=cache_dir,
         )
         return cls(folder)
@@ -86,11 +89,13 @@ class BM25Index:
         return self._model.vocab_dict
 
 
-def _build(corpus: Path, folder: Path, *, on_progress: Callable[[int, int], None]) -> None:
+def _build(
+    corpus: Path, folder: Path, *, k1: float, b: float, on_progress: Callable[[int, int], None]
+) -> None:
     import bm25s
 
     tokens, vocabulary = _index_passages(corpus, folder, on_progress=on_progress)
-    model = bm25s.BM25()
+    model = bm25s.BM25(k1=k1, b=b)
     model.index((tokens, vocabulary), show_progress=False)
     model.save(folder)
 

@@ -133,7 +133,7 @@ def _advance(run: Run, progress: _Progress, logbook: Logbook) -> None:
         run.on_step(step, metrics)
         progress.place = moved(
             progress.place,
-            score=metrics["em_per_objective"],
+            score=metrics.get("em_per_objective", metrics["reward"]),
             config=config.curriculum,
             num_levels=len(run.levels),
         )
@@ -190,13 +190,12 @@ def summary(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     sizes = [len(trajectory.task.objectives) for trajectory in trajectories]
     rows = [measure(trajectory) for trajectory in trajectories]
     names = ("em", "f1", "valid_turns", "answer_rate", "num_turns", "peak_tokens")
-    means = {name: float(np.mean([row[name] for row in rows])) for name in names}
+    means = {name: float(np.mean([row[name] for row in rows])) for name in names if name in rows[0]}
+    each = [row["em"] / size for row, size in zip(rows, sizes, strict=True) if "em" in row]
     return {
         "reward": float(np.mean(rewards)),
         "reward_std": float(np.std(rewards)),
-        "em_per_objective": float(
-            np.mean([row["em"] / size for row, size in zip(rows, sizes, strict=True)])
-        ),
+        **({"em_per_objective": float(np.mean(each))} if each else {}),
         "num_objectives": float(np.mean(sizes)),
         "num_trajectories": float(len(trajectories)),
         "generated_tokens": sum(row["generated_tokens"] for row in rows),

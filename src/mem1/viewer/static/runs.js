@@ -5,7 +5,8 @@
   const CURVES = ["reward", "em_per_objective", "validation/reward", "validation/em", "kl",
     "entropy", "ratio_max",
     "logprob_gap_max", "peak_tokens", "grad_norm", "num_turns"];
-  const FIGURES = ["em", "f1", "answer_rate", "num_turns", "peak_tokens", "dependency", "survival"];
+  const FIGURES = ["reward", "em", "f1", "answer_rate", "num_turns", "peak_tokens", "dependency",
+    "survival"];
   const NAMES = { em: "EM (of N)", f1: "F1 (of N)", dependency: "attention cost" };
   const FIRST = 6;
 
@@ -60,16 +61,20 @@
     estimate.low !== null && h("span", { class: "interval" },
       ` [${mem1.mean(estimate.low)}, ${mem1.mean(estimate.high)}]`)] : "–";
 
-  const figuresTable = (cells) => table({
-    caption: "Figures: means over tasks, with 95 % intervals",
-    className: "figures",
-    heads: ["Run", "Context policy", "N", "Episodes", "Bound", ...FIGURES.map(named)],
-    rows: cells.map(({ run, cell }) => [
-      run.name, cell.context_policy, { class: "number", of: cell.num_objectives },
-      [mem1.number(cell.num_trajectories), cell.num_failures > 0 && ` (${cell.num_failures} failed)`],
-      mem1.number(cell.bound), ...FIGURES.map((name) => interval(cell.estimates[name])),
-    ]),
-  });
+  const figuresTable = (cells) => {
+    const figures = FIGURES.filter((name) => cells.some(({ cell }) => cell.estimates[name]));
+    return table({
+      caption: "Figures: means over tasks, with 95 % intervals",
+      className: "figures",
+      heads: ["Run", "Context policy", "N", "Episodes", "Bound", ...figures.map(named)],
+      rows: cells.map(({ run, cell }) => [
+        run.name, cell.context_policy, { class: "number", of: cell.num_objectives },
+        [mem1.number(cell.num_trajectories),
+          cell.num_failures > 0 && ` (${cell.num_failures} failed)`],
+        mem1.number(cell.bound), ...figures.map((name) => interval(cell.estimates[name])),
+      ]),
+    });
+  };
 
   /** Two runs: figures under one another's name, and what lies between. */
   const sideBySide = ([a, b], cells) => {
@@ -116,7 +121,7 @@
         return { x: cell.num_objectives, y: mean / by, low: low === null ? null : low / by,
           high: high === null ? null : high / by };
       }).sort((p, q) => p.x - q.x) })).filter(({ points }) => points.length);
-    const charts = [["em", "exact match per objective", true],
+    const charts = [["reward", "reward", false], ["em", "exact match per objective", true],
       ["peak_tokens", "peak tokens", false],
       ["dependency", "attention cost", false]]
       .map(([figure, title, divide]) =>
