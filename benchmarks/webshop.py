@@ -1,21 +1,25 @@
 """Check the shop against WebShop's own data and code, and measure how fast it is.
 
-    python benchmarks/webshop.py DATA [--webshop CLONE]
+    python benchmarks/webshop.py DATA [--webshop CLONE] [--copies N]
 
 DATA is a folder with WebShop's 1,000 products (items_shuffle_1000.json.gz,
 items_ins_v2_1000.json.gz, items_human_ins_1000subset.json.gz), the documents of its index
 (webshop_docs_1000.jsonl.gz) and recorded sessions of people (human_trajectories_50.jsonl.gz).
 CLONE is a clone of github.com/princeton-nlp/WebShop: with it (and thefuzz, flask, beautifulsoup4)
 rewards and pages are compared with what its code gives; spaCy's model, which its reward asks for
-nouns, is replaced by our word list on both sides. Writes docs/results/webshop.json.
+nouns, is replaced by our word list on both sides. --copies makes a shop of N times 1,000 products
+and measures what opening it takes. Writes docs/results/webshop.json.
 """
 
 import argparse
 import asyncio
 import gzip
 import json
+import os
 import random
+import subprocess
 import sys
+import tempfile
 import time
 import types
 from collections import Counter
@@ -41,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--webshop", type=Path)
+    parser.add_argument("--copies", type=int, default=0)
     options = parser.parse_args()
     tasks = goals(options.data)
     shop = Shop(products_of(tasks["synthetic"][0]))
@@ -52,6 +57,8 @@ def main() -> None:
     }
     if options.webshop:
         found["code"] = check_code(options.webshop, options.data, shop=shop, tasks=tasks)
+    if options.copies:
+        found["large shop"] = large_shop(options.data, copies=options.copies)
     found["command"] = f"OMP_NUM_THREADS=1 python benchmarks/webshop.py {' '.join(sys.argv[1:])}"
     told = orjson.dumps(found, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS) + b"\n"
     atomic_write(RESULT, told)
@@ -129,6 +136,48 @@ async def speed(shop: Shop, tasks: list[Task]) -> dict[str, float]:
             await env.step(Action(name="answer", argument=text), faults=())
             done += 1
     return {"sessions": SESSIONS, "steps": done, "a second": done / (time.process_time() - started)}
+
+
+def large_shop(data: Path, *, copies: int) -> dict[str, float]:
+    """What a shop of many products costs, first and afterwards; each in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "items.json"
+        items = json.loads(gzip.decompress((data / "items_shuffle_1000.json.gz").read_bytes()))
+        with path.open("w") as file:
+            for copy in range(copies):
+                for number, item in enumerate(items):
+                    asin = f"C{1000 * copy + number:09d}"
+                    file.write(
+                        ("[" if copy + number == 0 else ",") + json.dumps({**item, "asin": asin})
+                    )
+            file.write("]")
+        size = path.stat().st_size / 2**20
+        told = {"products": len(items) * copies, "file, MiB": round(size)}
+        for when in ("first", "again"):
+            command = [sys.executable, "-c", OPEN, str(path)]
+            env = os.environ | {"MEM1_CACHE": folder}
+            out = subprocess.run(
+                command, env=env, check=True, capture_output=True, text=True
+            ).stdout
+            told |= {f"{name}, {when}": value for name, value in json.loads(out).items()}
+    return told
+
+
+OPEN = """
+import asyncio, json, resource, sys, time
+from mem1.envs.webshop import Shop
+from mem1.tasks.webshop import open_products
+started = time.perf_counter()
+shop = Shop(open_products(sys.argv[1], None))
+opened = time.perf_counter()
+for words in ("red scarf", "wireless headphones", "console table with drawers") * 10:
+    asyncio.run(shop.search(words))
+print(json.dumps({
+    "seconds to open": round(opened - started, 1),
+    "search, ms": round((time.perf_counter() - opened) / 30 * 1000, 1),
+    "most memory, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+}))
+"""
 
 
 def check_code(clone: Path, data: Path, *, shop: Shop, tasks: dict[str, list[Task]]) -> Any:
