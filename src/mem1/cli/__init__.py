@@ -8,7 +8,7 @@
     mem1 train configs/learn.toml                      a policy, trained on what it ran
     mem1 verify --model FOLDER                         trained = run, as a number
     mem1 view | show | export runs/demo                look at a run, or hand it on
-    mem1 data list | compose | index                   prepare tasks and corpora
+    mem1 data list | compose | index | export          prepare tasks and corpora
     mem1 serve retriever CORPUS                        search for other programs
 
 Results go to standard output, everything else to standard error. Exit status: 0; 1 if episodes
@@ -42,7 +42,7 @@ for command in (runs.rollout, runs.report, policies.train, policies.verify):
 for command in (look.view, look.show, look.export):
     app.command(command)
 prepare = App(name="data", help="Prepare tasks and corpora.", default_parameter=_PLAIN)
-for command in (data.compose, data.index):
+for command in (data.compose, data.index, data.export):
     prepare.command(command)
 prepare.command(data.catalogue, name="list")
 app.command(prepare)

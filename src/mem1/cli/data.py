@@ -4,11 +4,11 @@ import json
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from mem1.cli.options import AsJson, screen, watch
+from mem1.cli.options import AsJson, Configs, Limit, Sets, load, screen, watch
 
 
 def compose(
@@ -29,6 +29,22 @@ def compose(
     tasks = compose_tasks(config)
     write_tasks(tasks, out)
     print(f"{len(tasks)} tasks of {num_objectives} objectives in {out}")
+    return 0
+
+
+def export(
+    *configs: Configs,
+    to: Annotated[Literal["verl"], Parameter(name="--format", help="Whose files to write.")],
+    out: Annotated[Path, Parameter(name=["--out", "-o"], help="The folder to write to.")],
+    limit: Limit = None,
+    overrides: Sets = (),
+) -> int:
+    """Write the tasks of a config, and its held-out ones, for the trainers of others."""
+    from mem1.adapters.verl.data import export_tasks
+
+    config = load(configs, overrides=overrides)
+    for path, count in export_tasks(config, folder=out, limit=limit).items():
+        print(f"{count} tasks in {path}")
     return 0
 
 

@@ -137,7 +137,7 @@ def read_completion(
         text = close_open_tag(told.text, stop=request.stop) if ended else told.text
         ids, logprobs, exact = codec.encode(text), None, False
 
-    kept, finish_reason = _cut(ids, request=request, codec=codec, said=told.finish_reason)
+    kept, finish_reason = cut(ids, request=request, codec=codec, said=told.finish_reason)
     text = codec.decode(kept)
     if finish_reason == "stop" and not _has(text, request.stop) and _is_control(kept, codec=codec):
         text = codec.decode(kept[:-1])
@@ -189,7 +189,7 @@ def _is_control(ids: tuple[int, ...], *, codec: Codec) -> bool:
     return bool(ids) and codec.encode(codec.decode(ids[-1:])) != ids[-1:]
 
 
-def _cut(
+def cut(
     ids: tuple[int, ...], *, request: Request, codec: Codec, said: FinishReason
 ) -> tuple[tuple[int, ...], FinishReason]:
     """Hold the server to `stop` and `max_tokens`, whether it minds them or not."""

@@ -66,8 +66,12 @@ def gather(
     elif config.critic:
         values_T = _values(policy, rows, tokens=tokens)
     ref_T = _reference(policy, rows, tokens=tokens) if config.loss.kl else None
-    advantages_T, returns_T = _advantages(
-        rewards_B, tokens=tokens, group_B=group_B, scored=(old_T, ref_T, values_T), config=config
+    advantages_T, returns_T = estimate(
+        rewards_B,
+        trajectory_T=tokens.trajectory,
+        group_B=group_B,
+        scored=(old_T, ref_T, values_T),
+        config=config,
     )
     return Experience(
         tokens=tokens,
@@ -151,17 +155,21 @@ def temperature(tokens: SampledTokens, row: PackedBatch, *, policy: Policy) -> t
     return torch.from_numpy(tokens.temperature[row.index]).to(policy.device)
 
 
-def _advantages(
+def estimate(
     rewards_B: np.ndarray,
     *,
-    tokens: SampledTokens,
+    trajectory_T: np.ndarray,
     group_B: np.ndarray,
     scored: tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None],
     config: TrainConfig,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Advantages and, with a critic, the returns it should have predicted."""
+    """Advantages and, with a critic, the returns it should have predicted; shape (T,).
+
+    Args: `scored`, log-probabilities before the update, those of the reference, and values, as far
+    as the algorithm needs them, each of shape (T,).
+    """
     old_T, ref_T, values_T = scored
-    loss, trajectory_T = config.loss, tokens.trajectory
+    loss = config.loss
     if config.algorithm == "grpo":
         per_B = advantages.grpo(rewards_B, group_B=group_B, scale=loss.scale_by_deviation)
         return per_B[trajectory_T], None

@@ -1,0 +1,1 @@
+"""Our episodes and our learning inside the training systems of others."""
