@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from mem1.context import POLICIES, Budget, ContextPolicy
 from mem1.engines.openai import OpenAIConfig
+from mem1.engines.vllm_config import VLLMConfig
 from mem1.errors import ConfigError, StoreError
 from mem1.files import atomic_write
 from mem1.rewards import REWARDS, Reward
@@ -39,6 +40,9 @@ _SAME_RESULTS = frozenset(
         "engine.prefix_cache_tokens",
         "engine.concurrency",
         "engine.timeout_s",
+        "engine.urls",
+        "engine.devices",
+        "engine.work_dir",
     }
 )
 """Settings that a continued run may change: they say how fast, not what."""
@@ -239,7 +243,7 @@ class RunSettings:
 class RunConfig:
     """Everything a run depends on."""
 
-    engine: LocalConfig | ServerConfig
+    engine: LocalConfig | VLLMConfig | ServerConfig
     retriever: BM25Config | DenseConfig | HybridConfig | HTTPConfig | WebConfig | None = None
     """None: for tasks without a search engine."""
     tools: ToolsConfig = field(default_factory=ToolsConfig)

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mem1.config import LocalConfig, RunConfig, save_config
-from mem1.engines import ScriptedEngine
+from mem1.config import LocalConfig, RunConfig, VLLMConfig, save_config
+from mem1.engines import Engine, ScriptedEngine
 from mem1.errors import ConfigError, DataError, StoreError
 from mem1.evals.run import TRAJECTORIES_FILE
 from mem1.files import atomic_write
@@ -28,12 +28,13 @@ from mem1.train.checks import check_mode, check_vocabulary
 from mem1.train.config import TrainConfig
 from mem1.train.curriculum import Level, levels_of
 from mem1.types import Task, Trajectory
-from mem1.wiring import model_path, plan_jobs
+from mem1.wiring import model_path, open_vllm, plan_jobs
 from mem1.worlds import MakeEnv, compose_tasks, open_tools, open_world
 
 if TYPE_CHECKING:
     from mem1.chat.hf import HFRenderer
     from mem1.engines.local import LocalEngine
+    from mem1.engines.vllm import VLLMEngine
     from mem1.train.policy import Policy
     from mem1.train.sources import Demonstrations, Expert, Rollouts
     from mem1.train.trainer import Run
@@ -88,8 +89,8 @@ def open_run(config: RunConfig, *, folder: Path, watcher: TrainWatcher) -> Itera
             make = _expert if settings.data.expert else _demonstrations
             source, forget_computed = make(config, settings, renderer), _nothing
         else:
-            engine = _sampler(engine_config, policy=policy, renderer=renderer)
             runner = stack.enter_context(asyncio.Runner())
+            engine = runner.run(_sampler(config, policy=policy, renderer=renderer))
             stack.callback(lambda: runner.run(engine.close()))
             tools = open_tools(config.tools)
             toolbox = runner.run(tools.__aenter__())
@@ -110,16 +111,16 @@ def open_run(config: RunConfig, *, folder: Path, watcher: TrainWatcher) -> Itera
         )
 
 
-def check_trainable(config: RunConfig) -> tuple[TrainConfig, LocalConfig]:
+def check_trainable(config: RunConfig) -> tuple[TrainConfig, LocalConfig | VLLMConfig]:
     """What a training run needs of a config. Raises: ConfigError for what is missing or doesn't
     fit together."""
     settings, engine = config.train, config.engine
     if settings is None:
         raise ConfigError("train is missing: add  [train]  with an algorithm and steps")
-    if not isinstance(engine, LocalConfig):
+    if not isinstance(engine, LocalConfig | VLLMConfig):
         raise ConfigError(
-            f"engine.kind = {engine.kind!r}: what is trained is sampled in this process, set "
-            "engine.kind = 'local'"
+            f"engine.kind = {engine.kind!r}: what is trained is sampled in this process or by "
+            "servers that take its weights, set engine.kind = 'local' or 'vllm'"
         )
     if len(config.context.policies) != 1:
         raise ConfigError(
@@ -173,16 +174,25 @@ def _nothing() -> None:
     pass
 
 
-def _sampler(config: LocalConfig, *, policy: "Policy", renderer: "HFRenderer") -> "LocalEngine":
-    """An engine that samples from the very weights that are trained."""
+async def _sampler(
+    config: RunConfig, *, policy: "Policy", renderer: "HFRenderer"
+) -> "LocalEngine | VLLMEngine":
+    """An engine that samples from the very weights that are trained, or is given them."""
+    settings = config.engine
+    if isinstance(settings, VLLMConfig):
+        from mem1.train.served import PolicyWeights
+
+        weights = PolicyWeights(policy=policy)
+        return await open_vllm(settings, renderer, weights=weights, sampling=config.sampling)
     from mem1.engines.local import LocalEngine
 
+    assert isinstance(settings, LocalConfig)
     return LocalEngine(
         policy.sampled_model,
         codec=renderer,
         eos_ids=renderer.eos_ids,
-        max_batch=config.max_batch,
-        prefix_cache_tokens=config.prefix_cache_tokens,
+        max_batch=settings.max_batch,
+        prefix_cache_tokens=settings.prefix_cache_tokens,
     )
 
 
@@ -192,7 +202,7 @@ class _Plan:
     def __init__(
         self,
         config: RunConfig,
-        engine: "LocalEngine",
+        engine: Engine,
         renderer: "HFRenderer",
         make_env: MakeEnv,
         *,
@@ -333,7 +343,7 @@ def _export(policy: "Policy", renderer: "HFRenderer", *, config: RunConfig, fold
 
 def _model_card(config: RunConfig) -> str:
     assert config.train is not None
-    assert isinstance(config.engine, LocalConfig)
+    assert isinstance(config.engine, LocalConfig | VLLMConfig)
     return f"""---
 library_name: transformers
 base_model: {config.engine.model}

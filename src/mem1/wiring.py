@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mem1.chat import ByteRenderer, Renderer
 from mem1.config import (
@@ -17,6 +18,7 @@ from mem1.config import (
     LocalConfig,
     RunConfig,
     ServerConfig,
+    VLLMConfig,
     load_config,
     make_reward,
 )
@@ -24,8 +26,12 @@ from mem1.context import ContextPolicy, check_window
 from mem1.engines import Engine
 from mem1.errors import BudgetError, MissingExtraError, ModelError, UserError
 from mem1.rollout import Agent, Job
-from mem1.types import Task
+from mem1.types import Sampling, Task
 from mem1.worlds import MakeEnv
+
+if TYPE_CHECKING:
+    from mem1.chat.hf import HFRenderer
+    from mem1.engines.vllm import VLLMEngine, Weights
 
 HOSTED_TOKEN_BYTES = 3
 """Bytes counted as one token of a hosted model whose tokenizer we don't have."""
@@ -33,11 +39,16 @@ HOSTED_TOKEN_BYTES = 3
 
 @asynccontextmanager
 async def open_engine(
-    config: LocalConfig | ServerConfig,
+    config: LocalConfig | VLLMConfig | ServerConfig,
 ) -> AsyncIterator[tuple[Engine, Renderer]]:
     """Load the model, or connect to the server; released at the end of the block."""
     if isinstance(config, LocalConfig):
         engine, renderer = _load_local(config)
+    elif isinstance(config, VLLMConfig):
+        from mem1.chat.hf import HFRenderer
+
+        renderer = HFRenderer.load(model_path(config.model))
+        engine = await open_vllm(config, renderer)
     else:
         engine, renderer = await _connect(config)
     try:
@@ -64,6 +75,28 @@ def _load_local(config: LocalConfig) -> tuple[Engine, Renderer]:
     return engine, renderer
 
 
+async def open_vllm(
+    config: VLLMConfig,
+    renderer: "HFRenderer",
+    *,
+    weights: "Weights | None" = None,
+    sampling: Sampling | None = None,
+) -> "VLLMEngine":
+    """Servers that sample, and take `weights`, which learn from what is sampled as `sampling` says.
+
+    Raises: as `VLLMEngine.open`.
+    """
+    from mem1.engines.vllm import VLLMEngine
+
+    return await VLLMEngine.open(
+        replace(config, model=str(model_path(config.model)), served_name=config.name),
+        codec=renderer,
+        eos_ids=renderer.eos_ids,
+        weights=weights,
+        temperature=sampling.temperature if sampling else 1.0,
+    )
+
+
 async def _connect(config: ServerConfig) -> tuple[Engine, Renderer]:
     from mem1.engines.openai import OpenAIEngine
 
@@ -83,7 +116,7 @@ def run_decoder(folder: Path) -> Callable[[Sequence[int]], str] | None:
     """What decodes the tokens of a run: its model's tokenizer; None if it can't be loaded here."""
     try:
         engine = load_config(folder / CONFIG_FILE).engine
-        name = engine.model if isinstance(engine, LocalConfig) else engine.tokenizer
+        name = engine.tokenizer if isinstance(engine, ServerConfig) else engine.model
         if name is None:
             return None
         from mem1.chat.hf import HFRenderer
@@ -124,9 +157,11 @@ def resolve_path(name: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / file
 
 
-def model_window(config: LocalConfig | ServerConfig) -> int | None:
+def model_window(config: LocalConfig | VLLMConfig | ServerConfig) -> int | None:
     """The model's window in tokens, read without its weights; None if only the server knows."""
     if isinstance(config, ServerConfig):
+        return config.window
+    if isinstance(config, VLLMConfig) and config.window:
         return config.window
     path = model_path(config.model)
     if path.suffix == ".gguf":

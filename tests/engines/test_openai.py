@@ -302,7 +302,7 @@ def choices(**changes: object) -> Answer:
     ("answer", "message"),
     [
         (Answer(content=b"<html>Sign in</html>"), "HTTP 200, but not JSON.*Sign in"),
-        (Answer(content=b""), "not JSON"),
+        (Answer(content=b""), "an answer without choices"),
         (Answer(content=b"\xff\xfe{"), "not JSON"),
         (Answer(content={"error": {"message": "out of memory"}}), "an error.*out of memory"),
         (Answer(content={}), "without choices"),

@@ -54,7 +54,7 @@ class OpenAIConfig:
     """Tries after the first one, if the server is busy, down or slow."""
 
 
-class _StatusError(EngineError):
+class StatusError(EngineError):
     """A server's answer that is not a success."""
 
     def __init__(self, message: str, *, status: int, wait_s: float | None = None) -> None:
@@ -66,8 +66,15 @@ class _StatusError(EngineError):
 class OpenAIEngine:
     """An `Engine` over HTTP. Use it within one event loop; `connect` also checks the server."""
 
-    def __init__(self, config: OpenAIConfig, *, codec: Codec) -> None:
-        """Args: `codec`, of the served model; another one makes every completion inexact.
+    scaled_logprobs: bool
+    """Whether the server's log-probabilities are at the sampling temperature, not at 1: set by
+    `connect` for SGLang, by whoever knows more for others."""
+
+    def __init__(
+        self, config: OpenAIConfig, *, codec: Codec, extensions: Mapping[str, Any] | None = None
+    ) -> None:
+        """Args: `codec`, of the served model; another one makes every completion inexact;
+        `extensions`, fields that go with requests for token ids, which OpenAI doesn't have.
 
         Raises: ConfigError if `base_url` or a number can't be used.
         """
@@ -75,7 +82,8 @@ class OpenAIEngine:
         self._codec = codec
         self._base_url = _checked_url(config)
         self._window = config.window
-        self._scaled_logprobs = False
+        self._extensions = dict(extensions or {})
+        self.scaled_logprobs = False
         self._form = 0  # of FORMS[mode]: the first that the server understood
         self._key = os.environ.get(config.api_key_env, "")
         self._slots = asyncio.Semaphore(config.concurrency)
@@ -87,12 +95,14 @@ class OpenAIEngine:
         )
 
     @classmethod
-    async def connect(cls, config: OpenAIConfig, *, codec: Codec) -> Self:
+    async def connect(
+        cls, config: OpenAIConfig, *, codec: Codec, extensions: Mapping[str, Any] | None = None
+    ) -> Self:
         """An engine whose server is up and has the model; asks for the model's window.
 
         Raises: EngineError if no such server answers; ModelError if it can't sample from the model.
         """
-        engine = cls(config, codec=codec)
+        engine = cls(config, codec=codec, extensions=extensions)
         try:
             await engine._meet()
         except BaseException:
@@ -113,13 +123,14 @@ class OpenAIEngine:
         if request.carry:
             raise cannot_carry(self)
         forms = FORMS[self._config.mode]
-        refusal: _StatusError | None = None
+        refusal: StatusError | None = None
         for number in range(self._form, len(forms)):
             form = forms[number]
             body = form.body(request, model=self._config.model, codec=self._codec)
+            body |= self._extensions if form.extensions else {}
             try:
                 data = await self._ask("POST", form.path, body=body, retries=self._config.retries)
-            except _StatusError as error:
+            except StatusError as error:
                 if error.status not in _REFUSED:
                     raise
                 refusal = error
@@ -130,7 +141,7 @@ class OpenAIEngine:
                     request=request,
                     form=form,
                     codec=self._codec,
-                    scaled_logprobs=self._scaled_logprobs,
+                    scaled_logprobs=self.scaled_logprobs,
                 )
             except EngineError as error:
                 raise EngineError(
@@ -146,11 +157,21 @@ class OpenAIEngine:
     async def close(self) -> None:
         await self._client.aclose()
 
+    async def ask(self, path: str, *, body: dict[str, Any] | None = None) -> Any:
+        """The JSON that the server answers, once, at a path of its own beside `/v1`; None if
+        nothing. Args: `body`, to post; None: get.
+
+        Raises: StatusError for an answer that isn't a success, EngineError if there is none.
+        """
+        method = "GET" if body is None else "POST"
+        base = self._base_url.removesuffix("/v1")
+        return await self._ask(method, path, retries=0, body=body, base_url=base)
+
     async def _meet(self) -> None:
         """Ask which models there are; if ours isn't listed, whether it can be sampled from."""
         try:
             models = _models(await self._ask("GET", "/models", retries=0))
-        except _StatusError as error:
+        except StatusError as error:
             if error.status in (401, 403):
                 raise
             models = {}  # some servers have no list, or fail to make it
@@ -158,7 +179,7 @@ class OpenAIEngine:
         if model not in models:
             # Proxies and servers that load on demand don't list all they have.
             try:
-                await self.complete(_probe(self._codec))
+                await self.complete(probe(self._codec))
             except EngineError as error:
                 listed = ", ".join(sorted(models)[:20]) or "none listed"
                 raise ModelError(
@@ -166,14 +187,21 @@ class OpenAIEngine:
                     f"it has: {listed}. It said: {error}"
                 ) from error
         entry = models.get(model, {})
-        self._scaled_logprobs = entry.get("owned_by") == "sglang"
+        self.scaled_logprobs = entry.get("owned_by") == "sglang"
         if self._window is None:
             self._window = _window(entry)
 
     async def _ask(
-        self, method: str, path: str, *, retries: int, body: dict[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        retries: int,
+        body: dict[str, Any] | None = None,
+        base_url: str | None = None,
     ) -> Any:
         """The JSON of a successful answer, after retries with exponential backoff and jitter."""
+        url = (base_url or self._base_url) + path
         try:
             async for attempt in stamina.retry_context(
                 on=self._wait_of,
@@ -183,46 +211,43 @@ class OpenAIEngine:
                 wait_max=30.0,
             ):
                 with attempt:
-                    return await self._try(method, path, body=body)
+                    return await self._try(method, url, body=body)
         except TimeoutError as error:
-            raise EngineError(
-                f"{self._base_url}{path}: no answer within {self._config.timeout_s:g} s"
-            ) from error
+            raise EngineError(f"{url}: no answer within {self._config.timeout_s:g} s") from error
         except httpx2.HTTPError as error:
             raise EngineError(
-                f"{self._base_url}{path}: {type(error).__name__}: {self._excerpt(str(error))}"
+                f"{url}: {type(error).__name__}: {self._excerpt(str(error))}"
             ) from error
         raise AssertionError("stamina either returns or raises")
 
     def _wait_of(self, error: Exception) -> bool | float:
         """Whether to try again, and after how many seconds if the server said."""
-        if isinstance(error, _StatusError):
+        if isinstance(error, StatusError):
             if error.status not in _BUSY and error.status < 500:
                 return False
             return True if error.wait_s is None else min(error.wait_s, self._config.timeout_s)
         return isinstance(error, httpx2.TransportError | TimeoutError)
 
-    async def _try(self, method: str, path: str, *, body: dict[str, Any] | None) -> Any:
-        url = self._base_url + path
+    async def _try(self, method: str, url: str, *, body: dict[str, Any] | None) -> Any:
         async with self._slots, asyncio.timeout(self._config.timeout_s):
             response = await self._client.request(method, url, json=body)
         excerpt = self._excerpt(response.text)
         status = response.status_code
         if status != 200:
-            raise _StatusError(
+            raise StatusError(
                 f"{url}: HTTP {status}{self._hint(status)}: {excerpt}",
                 status=status,
                 wait_s=retry_after(response.headers.get("retry-after")),
             )
         try:
-            data = response.json()
+            data = response.json() if response.content else None
         except ValueError:
             raise EngineError(f"{url}: HTTP 200, but not JSON: {excerpt}") from None
         if isinstance(data, dict) and data.get("error"):
             # Proxies answer 200 and put the status of the server behind them here.
             code = data["error"].get("code") if isinstance(data["error"], dict) else None
             status = code if isinstance(code, int) else 200
-            raise _StatusError(f"{url}: HTTP 200, but an error: {excerpt}", status=status)
+            raise StatusError(f"{url}: HTTP 200, but an error: {excerpt}", status=status)
         return data
 
     def _hint(self, status: int) -> str:
@@ -258,7 +283,8 @@ def _checked_url(config: OpenAIConfig) -> str:
     return config.base_url.rstrip("/")
 
 
-def _probe(codec: Codec) -> Request:
+def probe(codec: Codec) -> Request:
+    """For one token, whatever it is."""
     return Request(
         prompt_ids=codec.encode("Hi"),
         messages=(Message(role="user", content="Hi"),),

@@ -163,8 +163,10 @@ def _is_of(told: _Told, *, stop: Sequence[str], codec: Codec) -> bool:
     except (ValueError, OverflowError, IndexError):
         return False
     theirs = _bare(told.text)
-    trimmed = ours.startswith(theirs) and ours[len(theirs) :].lstrip().startswith(tuple(stop))
-    return theirs in (ours, shorter) or trimmed
+    rest = ours[len(theirs) :].lstrip()
+    # Of a token that goes on behind the stop string, vLLM sends the text up to there.
+    at_stop = rest.startswith(tuple(stop)) or theirs.endswith(tuple(stop))
+    return theirs in (ours, shorter) or (ours.startswith(theirs) and at_stop)
 
 
 def _bare(text: str) -> str:
