@@ -243,7 +243,7 @@ class RunSettings:
 class RunConfig:
     """Everything a run depends on."""
 
-    engine: LocalConfig | VLLMConfig | ServerConfig
+    engine: LocalConfig | ServerConfig | VLLMConfig
     retriever: BM25Config | DenseConfig | HybridConfig | HTTPConfig | WebConfig | None = None
     """None: for tasks without a search engine."""
     tools: ToolsConfig = field(default_factory=ToolsConfig)

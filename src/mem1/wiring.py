@@ -39,7 +39,7 @@ HOSTED_TOKEN_BYTES = 3
 
 @asynccontextmanager
 async def open_engine(
-    config: LocalConfig | VLLMConfig | ServerConfig,
+    config: LocalConfig | ServerConfig | VLLMConfig,
 ) -> AsyncIterator[tuple[Engine, Renderer]]:
     """Load the model, or connect to the server; released at the end of the block."""
     if isinstance(config, LocalConfig):
@@ -157,7 +157,7 @@ def resolve_path(name: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / file
 
 
-def model_window(config: LocalConfig | VLLMConfig | ServerConfig) -> int | None:
+def model_window(config: LocalConfig | ServerConfig | VLLMConfig) -> int | None:
     """The model's window in tokens, read without its weights; None if only the server knows."""
     if isinstance(config, ServerConfig):
         return config.window

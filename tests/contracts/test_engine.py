@@ -7,6 +7,7 @@ up to them.
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,10 @@ from mem1.chat import ByteRenderer
 from mem1.engines import Carry, Engine, Request, carrying
 from mem1.engines.openai import OpenAIConfig, OpenAIEngine
 from mem1.engines.scripted import ScriptedEngine
+from mem1.engines.vllm import VLLMEngine
+from mem1.engines.vllm_config import VLLMConfig
+from mem1.engines.vllm_replica import Replica
+from mem1.engines.vllm_wire import VLLMApi
 from mem1.errors import ConfigError
 from mem1.types import Completion, Sampling
 
@@ -27,11 +32,9 @@ def scripted() -> Engine:
     return ScriptedEngine(lambda r: f"It has {len(r.prompt_ids)} tokens. " * 9, codec=CODEC)
 
 
-def local() -> Engine:
+def tiny_model() -> Any:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    from mem1.engines.local import LocalEngine
-
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
         vocab_size=128,
@@ -44,15 +47,48 @@ def local() -> Engine:
         initializer_range=0.5,
         eos_token_id=None,
     )
-    return LocalEngine(transformers.LlamaForCausalLM(config), codec=CODEC, max_batch=3)
+    return transformers.LlamaForCausalLM(config)
+
+
+def local() -> Engine:
+    model = tiny_model()
+    from mem1.engines.local import LocalEngine
+
+    return LocalEngine(model, codec=CODEC, max_batch=3)
+
+
+@pytest.fixture(scope="module")
+def vllm_urls(tmp_path_factory) -> Iterator[tuple[str, str]]:
+    """Two servers of the same model."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model().save_pretrained(folder)
+    from standin import Standin, running
+
+    one, two = (Standin(folder, name=MODEL) for _ in range(2))
+    with running(one) as first, running(two) as second:
+        yield first, second
+
+
+def vllm_engine(urls: tuple[str, ...], folder: Path) -> Engine:
+    config = VLLMConfig(model=MODEL, urls=urls)
+    clients = {url: OpenAIEngine(config.client(url), codec=CODEC) for url in urls}
+    replicas = [
+        Replica(url=url, client=client, api=VLLMApi(client, url=url, model=MODEL))
+        for url, client in clients.items()
+    ]
+    return VLLMEngine(replicas, config=config, codec=CODEC, folder=folder / "work")
 
 
 def says(path: str, body: dict[str, Any]) -> Answer:
     return vllm(f"It has {len(body.get('prompt', ()))} tokens. " * 9)(path, body)
 
 
-@pytest.fixture(params=["scripted", "local", "openai"])
-def make_engine(request) -> Iterator[Callable[[], Engine]]:
+@pytest.fixture(params=["scripted", "local", "openai", "vllm"])
+def make_engine(request, tmp_path) -> Iterator[Callable[[], Engine]]:
+    if request.param == "vllm":
+        urls = request.getfixturevalue("vllm_urls")
+        yield lambda: vllm_engine(urls, tmp_path)
+        return
     if request.param != "openai":
         yield {"scripted": scripted, "local": local}[request.param]
         return

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -151,6 +152,22 @@ def test_ids_without_the_stop_string_get_it_back_and_are_inexact():
     trimmed = "<search>x"
     behaviour = vllm(trimmed, token_ids=list(trimmed.encode()))
     assert reply_of(behaviour) == inexact(REPLY)
+
+
+class LongEnd(EndingBytes):
+    """Has a token for `>` with what follows it."""
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        return "".join(">." if i == 300 else super(LongEnd, self).decode([i]) for i in token_ids)
+
+
+def test_a_token_that_goes_on_behind_the_stop_string_is_kept_whole():
+    ids = (*REPLY[:-1].encode(), 300)
+    names = {"tokens": [f"token_id:{i}" for i in ids], "token_logprobs": [-0.5] * len(ids)}
+    choice = {"text": REPLY, "finish_reason": "stop", "token_ids": [*ids], "logprobs": names}
+    form = FORMS["completions"][0]
+    got = read_completion({"choices": [choice]}, request=REQUEST, form=form, codec=LongEnd())
+    assert got == replace(exact(f"{REPLY}."), token_ids=ids, logprobs=(-0.5,) * len(ids))
 
 
 def test_ids_fewer_than_the_server_counted_are_inexact():

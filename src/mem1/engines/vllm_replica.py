@@ -53,7 +53,10 @@ async def connect(
 ) -> Replica:
     """A server that is what the config says. Raises: ModelError if it isn't."""
     extensions = {"stop_token_ids": list(eos_ids)} if eos_ids else {}
-    client = await OpenAIEngine.connect(config.client(url), codec=codec, extensions=extensions)
+    try:
+        client = await OpenAIEngine.connect(config.client(url), codec=codec, extensions=extensions)
+    except ModelError as error:
+        raise ModelError(f"{error}. Name one of them with engine.served_name") from error
     try:
         # An SGLang server is known by the list of models; it has told so in `connect`.
         make: Any = SGLangApi if client.scaled_logprobs else VLLMApi
