@@ -9,7 +9,7 @@ from ledger_runs import groups, train_config
 from mem1.adapters.verl.credit import Credit, Row
 from mem1.adapters.verl.layout import RowKey
 from mem1.packing import sampled_tokens
-from mem1.train.config import LossConfig, TrainConfig
+from mem1.train.config import GROUPED, LossConfig, TrainConfig
 from mem1.train.experience import estimate, split
 from mem1.types import Trajectory
 
@@ -21,8 +21,9 @@ def tasks_of(
     algorithm: Any, *, weigh_by: Any = "trajectory", kl: float = 0.0
 ) -> tuple[list[Trajectory], TrainConfig]:
     """Four tasks with three rollouts each, two tasks in an optimizer step."""
-    settings: dict[str, Any] = {"loss": LossConfig(weigh_by=weigh_by, kl=kl)}
-    config = train_config(algorithm, mini_batch_size=2, group_size=3, **settings)
+    kl_in: Any = "loss" if algorithm in GROUPED else "reward"
+    loss = LossConfig(weigh_by=weigh_by, kl=kl, kl_in=kl_in, entropy=0.01)
+    config = train_config(algorithm, mini_batch_size=2, group_size=3, loss=loss)
     return groups(4, size=3, max_turns=5), config
 
 

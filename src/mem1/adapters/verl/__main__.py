@@ -2,6 +2,8 @@
 
     python -m mem1.adapters.verl configs/paper_qa.toml --data runs/verl/paper_qa \
         trainer.nnodes=2 trainer.n_gpus_per_node=8
+
+With --dry-run it checks everything, as verl does, and starts nothing.
 """
 
 import argparse
@@ -11,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mem1.adapters.verl.data import TRAIN_FILE
 from mem1.adapters.verl.options import PLUGIN, default_options, owned_options, write_config
 from mem1.adapters.verl.version import check_verl
 from mem1.config import RunConfig, load_config
-from mem1.errors import ConfigError, UserError
+from mem1.errors import ConfigError, DataError, UserError
 
 
 def compose_config(config: RunConfig, *, data: Path, overrides: Sequence[str]) -> Any:
@@ -45,12 +48,8 @@ def compose_config(config: RunConfig, *, data: Path, overrides: Sequence[str]) -
     return composed
 
 
-def launch(composed: Any) -> None:
-    """Check the config as verl does, and train."""
-    from verl.trainer.main_ppo import (  # pyright: ignore[reportMissingImports]
-        TaskRunnerV1,
-        run_ppo,
-    )
+def check_config(composed: Any) -> None:
+    """Check a config as verl's own launcher does."""
     from verl.trainer.ppo.utils import (  # pyright: ignore[reportMissingImports]
         need_critic,
         need_reference_policy,
@@ -64,6 +63,15 @@ def launch(composed: Any) -> None:
         use_reference_policy=need_reference_policy(composed),
         use_critic=need_critic(composed),
     )
+
+
+def launch(composed: Any) -> None:
+    """Train, on the Ray cluster that is running, or on this machine."""
+    from verl.trainer.main_ppo import (  # pyright: ignore[reportMissingImports]
+        TaskRunnerV1,
+        run_ppo,
+    )
+
     run_ppo(composed, task_runner_class=TaskRunnerV1)
 
 
@@ -73,12 +81,21 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--data", type=Path, required=True, help="folder that `mem1 data export` wrote"
     )
+    parser.add_argument("--dry-run", action="store_true", help="check, and start nothing")
     parser.add_argument("overrides", nargs="*", help="of verl's settings: dotted.name=value")
     given = parser.parse_intermixed_args(arguments)
     check_verl()
     os.environ["VERL_USE_EXTERNAL_MODULES"] = PLUGIN
     config = load_config(given.config)
-    launch(compose_config(config, data=given.data, overrides=given.overrides))
+    composed = compose_config(config, data=given.data, overrides=given.overrides)
+    if not (given.data / TRAIN_FILE).exists():
+        raise DataError(
+            f"{given.data / TRAIN_FILE}: no such file, write it with  mem1 data export "
+            f"{given.config} --format verl -o {given.data}"
+        )
+    check_config(composed)
+    if not given.dry_run:
+        launch(composed)
 
 
 if __name__ == "__main__":

@@ -134,6 +134,11 @@ class TrajectoryTrainer(PPOTrainerSync):
             )
             for n in own
         ]
+        rewards = {(row.key.group, row.key.session): row.reward for row in rows}
+        metrics |= {
+            "training/trajectories": len(rewards),
+            "training/trajectory_reward/mean": sum(rewards.values()) / len(rewards),
+        }
         columns = {
             name: [torch.zeros(len(row)) for row in told["response_mask"]]
             for name in ("advantages", "returns", WEIGHTS)
