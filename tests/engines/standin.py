@@ -6,6 +6,7 @@
 Real token ids, real log-probabilities, weights that are really loaded, and a prefix cache that goes
 stale unless it's reset. Fields, statuses and texts are those that a vLLM 0.32.0 server on a CPU
 gave (`benchmarks/vllm_cpu.py`). What isn't asked for by `mem1.engines.vllm` isn't there.
+SGLang's dialect is that of its source, July 2026.
 """
 
 import argparse
@@ -40,6 +41,8 @@ class Standin:
     name: str | None = None
     version: str = "0.32.0"
     dev_mode: bool = True
+    sglang: bool = False
+    """Speaks as SGLang does instead; from its source, not from a server."""
     tells_ids: bool = True
     processed: bool = False
     """`--logprobs-mode processed_logprobs`."""
@@ -133,7 +136,8 @@ class Standin:
         cut = scaled.clone()
         cut[order[before > body.get("top_p", 1.0)]] = -torch.inf
         cut = cut.log_softmax(-1)
-        return cut if self.processed else raw, int(torch.multinomial(cut.exp(), 1, generator=rng))
+        told = scaled if self.sglang else cut if self.processed else raw
+        return told, int(torch.multinomial(cut.exp(), 1, generator=rng))
 
     def scored(self, prompt: tuple[int, ...]) -> list[dict[str, Any]]:
         """Prompt log-probabilities, which vLLM computes without its cache."""
@@ -159,23 +163,17 @@ def make_app(server: Standin) -> FastAPI:
     def health() -> Response:
         return Response()
 
-    @app.get("/version")
-    def version() -> dict[str, str]:
-        return {"version": server.version}
-
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
         window = server.model.config.max_position_embeddings
-        card = {"id": server.name, "owned_by": "vllm", "root": server.name, "parent": None}
+        owner = "sglang" if server.sglang else "vllm"
+        card = {"id": server.name, "owned_by": owner, "root": server.name, "parent": None}
         return {"object": "list", "data": [card | {"max_model_len": window}]}
 
-    @app.post("/tokenize")
-    def tokenize(body: dict[str, Any]) -> dict[str, Any]:
-        if isinstance(server.codec, HFRenderer):
-            tokens = server.codec._tokenizer(body["prompt"], add_special_tokens=False).input_ids
-        else:
-            tokens = server.codec.encode(body["prompt"])
-        return {"count": len(tokens), "tokens": list(tokens)}
+    @app.post("/detokenize")
+    def detokenize(body: dict[str, Any]) -> dict[str, str]:
+        text = server.codec.decode(body["tokens"])
+        return {"text" if server.sglang else "prompt": text}
 
     @app.post("/v1/completions")
     def completions(body: dict[str, Any]) -> Any:
@@ -187,9 +185,38 @@ def make_app(server: Standin) -> FastAPI:
         choice = server.generate(body)
         return {"object": "text_completion", "choices": [choice]}
 
+    if server.sglang:
+        add_sglang_routes(app, server)
+        return app
+
+    @app.get("/version")
+    def version() -> dict[str, str]:
+        return {"version": server.version}
+
     if server.dev_mode:
         add_dev_routes(app, server)
     return app
+
+
+def add_sglang_routes(app: FastAPI, server: Standin) -> None:
+    @app.post("/update_weights_from_disk")
+    def update_weights_from_disk(body: dict[str, Any]) -> Any:
+        try:
+            server.load(body["model_path"])
+        except (OSError, ValueError, KeyError) as problem:
+            return JSONResponse({"success": False, "message": str(problem)}, 400)
+        if body.get("flush_cache", True):
+            server.cache.clear()
+        return {"success": True, "message": "Succeeded to update model weights."}
+
+    @app.post("/generate")
+    def generate(body: dict[str, Any]) -> dict[str, Any]:
+        assert body["return_logprob"]
+        assert body["logprob_start_len"] == 0
+        ids = body["input_ids"]
+        values = [v["logprob"] for row in server.scored(tuple(ids)) for v in row.values()]
+        told = [[value, token, None] for value, token in zip([None, *values], ids, strict=True)]
+        return {"text": "", "meta_info": {"input_token_logprobs": told}}
 
 
 def add_dev_routes(app: FastAPI, server: Standin) -> None:

@@ -104,3 +104,24 @@ def test_log_probabilities_at_another_temperature_are_told_by_servers_started_fo
         with pytest.raises(ConfigError, match=r"sampling\.top_p = 0\.9 leaves"):
             train_policy(config(url, top_p=0.9), folder=tmp_path / "cut")
     assert max(gaps(tmp_path / "scaled")) <= EXACT
+
+
+def test_an_sglang_server_takes_weights_and_tells_log_probabilities_at_any_temperature(
+    tiny, tmp_path
+):
+    server = Standin(tiny, sglang=True)
+    with running(server) as url:
+        sampling = Sampling(temperature=0.5, top_p=0.9)
+        train_policy(replace(served(tiny, url), sampling=sampling), folder=tmp_path)
+    assert max(gaps(tmp_path)) <= EXACT
+    assert server.asked.count("/update_weights_from_disk") == 2
+
+
+def test_an_sglang_server_of_another_architecture_ends_the_run(tiny, tmp_path):
+    wide = tmp_path / "wide"
+    make_tiny(wide, seed=0, hidden=32, layers=2)
+    with (
+        running(Standin(wide, name=str(tiny), sglang=True)) as url,
+        pytest.raises(ModelError, match=r"can't load the weights in .*size mismatch"),
+    ):
+        train_policy(served(tiny, url), folder=tmp_path / "run")

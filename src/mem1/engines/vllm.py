@@ -21,7 +21,7 @@ from mem1.engines.vllm_config import VLLMConfig
 from mem1.engines.vllm_replica import PROBE, Replica, check_temperature, connect
 from mem1.engines.vllm_routes import Routes
 from mem1.engines.vllm_server import Server, launch_all
-from mem1.errors import ConfigError, EngineError, ModelError, StoreError
+from mem1.errors import ConfigError, EngineError, Mem1Error, ModelError, StoreError
 from mem1.types import Completion
 
 _log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class VLLMEngine:
         self._weights, self._pushed = weights, 0
         self._stale = weights is not None
         self._gaps: dict[str, float] = {}
-        self._refusal: ModelError | None = None
+        self._refusal: Mem1Error | None = None
         self._pushing = asyncio.Lock()
         self._routes = Routes(len(self._replicas))
 
@@ -148,7 +148,7 @@ class VLLMEngine:
                 return
             try:
                 await self._push(weights)
-            except ModelError as error:
+            except Mem1Error as error:
                 # Not once for each episode that asks.
                 self._refusal = error
                 raise
@@ -160,7 +160,7 @@ class VLLMEngine:
         folder = self._folder / f"weights-{self._pushed:06d}"
         try:
             await asyncio.to_thread(weights.write, folder)
-            await asyncio.gather(*(replica.api.load(folder) for replica in self._replicas))
+            await asyncio.gather(*(replica.load(folder) for replica in self._replicas))
         except OSError as error:
             raise StoreError(
                 f"{folder}: weights can't be written: {error}: make room, or name another "

@@ -1,10 +1,12 @@
 """ONE SERVER, checked: it has the model, reads text as we do, tells tokens and log-probabilities.
 
-url -> connect -> Replica -> complete
+    url -> connect -> Replica -> complete, load
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mem1.engines.base import Codec, Request
@@ -40,9 +42,19 @@ class Replica:
                 f"{sampling.top_p} leaves: set it to 1; or set sampling.temperature to 1 and start "
                 "the server without --logprobs-mode"
             )
-        try:
+        with self._told_why_it_died():
             return await self.client.complete(request)
-        except EngineError as error:
+
+    async def load(self, folder: Path) -> None:
+        """As `Api.load`."""
+        with self._told_why_it_died():
+            await self.api.load(folder)
+
+    @contextmanager
+    def _told_why_it_died(self) -> Iterator[None]:
+        try:
+            yield
+        except (EngineError, ModelError) as error:
             if self.server is None or self.server.running:
                 raise
             raise EngineError(f"{self.server.name} ended; {self.server.last_words()}") from error
@@ -77,16 +89,21 @@ async def connect(
 async def _check_tokenizer(
     client: OpenAIEngine, *, url: str, name: str, codec: Codec, eos_ids: Sequence[int]
 ) -> None:
-    """Raises: ModelError if the server reads a text, or a control token, otherwise than we do."""
-    ends = "".join(codec.decode((end,)) for end in eos_ids)
-    body = {"model": name, "prompt": PROBE + ends, "add_special_tokens": False}
-    told = await client.ask("/tokenize", body=body)
-    theirs = told.get("tokens") if isinstance(told, dict) else None
-    ours = [*codec.encode(PROBE), *eos_ids]
-    if theirs != ours:
+    """Raises: ModelError if the server's tokens of these ids, control tokens too, aren't ours."""
+    ids = [*codec.encode(PROBE), *eos_ids]
+    body = {"model": name, "tokens": ids, "skip_special_tokens": False}
+    told = await client.ask("/detokenize", body=body)
+    match told:
+        case {"prompt": str(theirs)} | {"text": str(theirs)}:
+            pass
+        case _:
+            raise EngineError(f"{url}/detokenize: no text in {str(told)[:300]!r}")
+    ours = codec.decode(ids)
+    # Servers clean blanks up, before punctuation say.
+    if "".join(ours.split()) != "".join(theirs.split()):
         raise ModelError(
-            f"{url}: its tokenizer isn't that of engine.model: it reads {PROBE + ends!r} as "
-            f"{theirs}, we as {ours}: serve the folder that engine.model names"
+            f"{url}: its tokenizer isn't that of engine.model: token ids that stand for {ours!r} "
+            f"are {theirs!r} there: serve the folder that engine.model names"
         )
 
 

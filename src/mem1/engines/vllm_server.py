@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 _LOG_LINES = 15
 """How much of a log an error tells."""
-_ASK_S, _TELL_S = 0.5, 15.0
+_ASK_S, _TELL_S = 0.5, 30.0
 """Seconds between two looks, and between two lines that say that we wait."""
 
 
@@ -80,7 +80,8 @@ class Server:
                     )
                 if now - told > _TELL_S:
                     told = now
-                    _log.info("waiting for %s, %.0f s; log: %s", self.name, now - started, self.log)
+                    waited = now - started
+                    _log.warning("%s starts since %.0f s; log: %s", self.name, waited, self.log)
                 await asyncio.sleep(_ASK_S)
 
     async def _answers(self, client: httpx2.AsyncClient) -> bool:

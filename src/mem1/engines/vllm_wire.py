@@ -1,11 +1,11 @@
-"""WHAT vLLM AND SGLANG CAN DO AND OPENAI'S API CAN'T: load weights in place, score, tokenize.
+"""WHAT vLLM AND SGLANG CAN DO AND OPENAI'S API CAN'T: load weights in place, score a text.
 
     Api.load(folder)         -> the server samples from the folder's weights, and remembers nothing
     Api.logprobs(token_ids)  -> log-probability of each token but the first
     Api.scaled()             -> whether it tells log-probabilities at the sampling temperature
 
 Sources: vLLM 0.32.0 (its routers, and a server of it on a CPU: `benchmarks/vllm_cpu.py`), where all
-but `/v1` and `/tokenize` needs VLLM_SERVER_DEV_MODE=1; `reload_weights` takes a path since 0.16.
+but `/v1` and `/version` needs VLLM_SERVER_DEV_MODE=1; `reload_weights` takes a path since 0.16.
 SGLang's `http_server.py` as of November 2026; no SGLang server was asked.
 """
 
