@@ -1,4 +1,4 @@
-"""HOW TOKENS ARE SAMPLED. One Protocol; `local`, `openai` and `vllm` are imported when they're used."""
+"""HOW TOKENS ARE SAMPLED. One Protocol; those that need more are imported when used."""
 
 from mem1.engines.base import Carry, Codec, Engine, Request, carrying
 from mem1.engines.scripted import ScriptedEngine

@@ -1,6 +1,8 @@
 """ONE SERVER, checked: it has the model, reads text as we do, tells tokens and log-probabilities.
 
     url -> connect -> Replica -> complete, load
+
+A server that isn't what the config says is refused before the first episode.
 """
 
 from collections.abc import Iterator, Sequence
