@@ -1,10 +1,11 @@
-# make setup | demo | demo-llm | test | check | fmt; each installs what it needs first.
+# make setup | demo | demo-llm | test | test-verl | check | fmt; each installs what it needs first.
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+VERL := .venv-verl
 
-.PHONY: setup demo demo-llm test check fmt
+.PHONY: setup demo demo-llm test test-verl check fmt
 
 setup: $(READY)
 
@@ -31,6 +32,19 @@ demo-llm: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+
+# verl wants an older transformers than we do, so it has an environment of its own (docs/verl.md).
+test-verl: $(VERL)/.ready
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VERL)/bin/pytest -W ignore tests/adapters
+
+$(VERL)/.ready: pyproject.toml
+	test -x $(VERL)/bin/python || $(PYTHON) -m venv $(VERL)
+	command -v nvidia-smi >/dev/null || $(VERL)/bin/pip install --quiet --no-compile torch==2.13.0
+	$(VERL)/bin/python -c "import torch; print(f'torch=={torch.__version__}')" \
+		>$(VERL)/constraints.txt 2>/dev/null || true
+	$(VERL)/bin/pip install --quiet --no-compile --constraint $(VERL)/constraints.txt \
+		--editable ".[verl]" "pytest>=8" "pytest-timeout>=2.3"
+	touch $@
 
 check: $(READY)
 	$(BIN)/ruff check

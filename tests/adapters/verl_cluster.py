@@ -60,8 +60,11 @@ def cluster(composed: Any) -> Iterator[None]:
     """Ray and the queue, as verl's launcher starts them."""
     paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     variables = {"PYTHONPATH": paths, "VERL_USE_EXTERNAL_MODULES": PLUGIN, "OMP_NUM_THREADS": "1"}
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(
         num_cpus=8,
+        object_store_memory=2**28,
+        _node_ip_address="127.0.0.1",
         include_dashboard=False,
         log_to_driver=False,
         runtime_env={"env_vars": variables},
