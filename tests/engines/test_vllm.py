@@ -211,6 +211,40 @@ def test_weights_go_to_the_servers_once_for_each_change_and_are_removed(tiny):
     assert first == third
 
 
+def test_a_server_that_refuses_weights_is_asked_once_however_many_episodes_wait(tiny):
+    server = Standin(tiny, resets=False)
+
+    async def run(url: str) -> list[Any]:
+        engine = await opened(VLLMConfig(model=str(tiny), urls=(url,)), weights=Trained(tiny))
+        asks = [engine.complete(ask((1, 2, n))) for n in range(6)]
+        found = await asyncio.gather(*asks, return_exceptions=True)
+        await engine.close()
+        return found
+
+    with running(server) as url:
+        found = asyncio.run(run(url))
+    assert {type(one) for one in found} == {ModelError}
+    assert server.asked.count("/collective_rpc") == 1
+
+
+def test_a_gap_that_grows_is_told_of(tiny, caplog):
+    async def run(url: str) -> None:
+        trained = Trained(tiny)
+        engine = await opened(VLLMConfig(model=str(tiny), urls=(url,)), weights=trained)
+        await engine.complete(ask((1, 2, 3)))
+        assert not caplog.records
+        with torch.no_grad():
+            trained.standin.model.get_input_embeddings().weight[:40] *= 1.1
+        engine.forget()
+        await engine.complete(ask((1, 2, 3)))
+        await engine.close()
+
+    with running(Standin(tiny, deaf=True)) as url:
+        asyncio.run(run(url))
+    (record,) = caplog.records
+    assert "part of the weights may not reach it" in record.getMessage()
+
+
 def test_weights_arent_taken_while_requests_are_under_way(tiny):
     server = Standin(tiny)
 

@@ -12,7 +12,7 @@ from standin import Standin, running  # noqa: E402
 
 from mem1.config import RunConfig, VLLMConfig  # noqa: E402
 from mem1.errors import ConfigError, ModelError  # noqa: E402
-from mem1.train.config import OptimizerConfig  # noqa: E402
+from mem1.train.config import LoraConfig, OptimizerConfig  # noqa: E402
 from mem1.train.logbook import METRICS_FILE, read_metrics  # noqa: E402
 from mem1.train.tiny import make_tiny  # noqa: E402
 from mem1.training import train_policy  # noqa: E402
@@ -52,6 +52,16 @@ def test_each_step_is_sampled_from_what_the_step_before_has_learned(tiny, tmp_pa
     assert (learned[0] - first).abs().max() > 100 * EXACT
     assert torch.equal(*learned)
     assert [server.asked.count("/collective_rpc") for server in servers] == [2, 2]
+
+
+def test_adapters_are_merged_into_what_servers_get(tiny, tmp_path):
+    pytest.importorskip("peft")
+    with running(Standin(tiny)) as url:
+        config = served(tiny, url)
+        assert config.train is not None
+        lora = replace(config.train, lora=LoraConfig(rank=2))
+        train_policy(replace(config, train=lora), folder=tmp_path)
+    assert max(gaps(tmp_path)) <= EXACT
 
 
 def test_a_run_that_goes_on_gives_the_servers_its_checkpoints_weights(tiny, tmp_path):

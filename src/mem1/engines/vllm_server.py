@@ -30,8 +30,8 @@ from mem1.errors import ConfigError, ModelError
 _log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
-_LOG_LINES = 15
-"""How much of a log an error tells."""
+_LOG_LINES, _LOG_BYTES = 15, 16_384
+"""How much of a log an error tells at most."""
 _ASK_S, _TELL_S = 0.5, 30.0
 """Seconds between two looks, and between two lines that say that we wait."""
 
@@ -57,7 +57,9 @@ class Server:
 
     def last_words(self) -> str:
         """The end of its log."""
-        lines = self.log.read_text("utf-8", "replace").rstrip().splitlines()
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - _LOG_BYTES))
+            lines = file.read().decode("utf-8", "replace").rstrip().splitlines()
         return f"its log {self.log} ends:\n" + "\n".join(
             f"  {line}" for line in lines[-_LOG_LINES:]
         )
