@@ -42,7 +42,13 @@ _SAME_RESULTS = frozenset(
         "engine.timeout_s",
         "engine.urls",
         "engine.devices",
+        "engine.command",
+        "engine.serve_args",
+        "engine.served_name",
+        "engine.start_timeout_s",
+        "engine.retries",
         "engine.work_dir",
+        "engine.weights_gap",
     }
 )
 """Settings that a continued run may change: they say how fast, not what."""
