@@ -100,13 +100,15 @@ class Standin:
         rng = torch.Generator().manual_seed(body.get("seed", 0))
         ids: list[int] = []
         values: list[float] = []
-        tops: list[tuple[int, float]] = []
+        tops: list[dict[str, float]] = []
         reason = "length"
         while len(ids) < most and reason == "length":
             told, drawn = self.draw(self.logits(prompt + tuple(ids)), body, rng=rng)
             ids.append(drawn)
             values.append(float(told[drawn]))
-            tops.append((int(told.argmax()), float(told.max())))
+            top = told.topk(body.get("logprobs") or 1)
+            pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+            tops.append({f"token_id:{token}": value for token, value in pairs})
             if drawn in ends or any(end in self.codec.decode(ids) for end in stop):
                 reason = "stop"
         choice: dict[str, Any] = {"text": self.text(ids, stop=stop), "finish_reason": reason}
@@ -119,7 +121,7 @@ class Standin:
             choice["logprobs"] = {
                 "tokens": tokens if self.tells_ids else [self.codec.decode([i]) for i in ids],
                 "token_logprobs": values,
-                "top_logprobs": [{f"token_id:{token}": value} for token, value in tops],
+                "top_logprobs": tops,
             }
         return choice
 

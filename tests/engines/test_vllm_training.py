@@ -10,8 +10,8 @@ from ledger_runs import run_config  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from standin import Standin, running  # noqa: E402
 
-from mem1.config import RunConfig, VLLMConfig  # noqa: E402
-from mem1.errors import ConfigError, ModelError  # noqa: E402
+from mem1.config import RunConfig, VLLMConfig, save_config  # noqa: E402
+from mem1.errors import ConfigError, ModelError, StoreError  # noqa: E402
 from mem1.train.config import LoraConfig, OptimizerConfig  # noqa: E402
 from mem1.train.logbook import METRICS_FILE, read_metrics  # noqa: E402
 from mem1.train.tiny import make_tiny  # noqa: E402
@@ -114,6 +114,17 @@ def test_log_probabilities_at_another_temperature_are_told_by_servers_started_fo
         with pytest.raises(ConfigError, match=r"sampling\.top_p = 0\.9 leaves"):
             train_policy(config(url, top_p=0.9), folder=tmp_path / "cut")
     assert max(gaps(tmp_path / "scaled")) <= EXACT
+
+
+def test_a_run_that_goes_on_may_start_its_servers_otherwise_but_not_sample_otherwise(
+    tiny, tmp_path
+):
+    config = served(tiny, "http://one")
+    save_config(config, tmp_path)
+    others = replace(config.engine, urls=("http://two",), start_timeout_s=9.0, work_dir="/tmp")
+    save_config(replace(config, engine=others), tmp_path)
+    with pytest.raises(StoreError, match=r"other settings \(engine\.dtype\)"):
+        save_config(replace(config, engine=replace(config.engine, dtype="bfloat16")), tmp_path)
 
 
 def test_an_sglang_server_takes_weights_and_tells_log_probabilities_at_any_temperature(

@@ -97,6 +97,8 @@ class VLLMEngine:
                     check_temperature(replicas[-1], temperature)
         except BaseException:
             await _end(replicas, servers)
+            if not servers:
+                shutil.rmtree(folder, ignore_errors=True)
             raise
         return cls(replicas, config=config, codec=codec, folder=folder, weights=weights)
 

@@ -83,7 +83,7 @@ class Server:
                 if now - told > _TELL_S:
                     told = now
                     waited = now - started
-                    _log.warning("%s starts since %.0f s; log: %s", self.name, waited, self.log)
+                    _log.warning("%s isn't up after %.0f s; log: %s", self.name, waited, self.log)
                 await asyncio.sleep(_ASK_S)
 
     async def _answers(self, client: httpx2.AsyncClient) -> bool:

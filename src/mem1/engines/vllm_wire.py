@@ -19,7 +19,11 @@ from mem1.errors import EngineError, ModelError
 
 LEAST_VERSION = (0, 16)
 """Of vLLM, to take weights."""
-_PROBE_TEMPERATURE = 0.5
+_COLD = 0.1
+"""A temperature at which scaled log-probabilities are ten times as far apart."""
+_LIKELIEST = 5
+_PLAIN = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Instead of the defaults that a model's generation_config.json has."""
 
 
 class Api(Protocol):
@@ -109,11 +113,13 @@ class VLLMApi:
         raise EngineError(f"{self._url}: no prompt_logprobs in {str(told)[:300]!r}")
 
     async def scaled(self) -> bool:
-        at_1, scaled = [
-            await self._complete((0, 0), logprobs=1, temperature=temperature)
-            for temperature in (1.0, _PROBE_TEMPERATURE)
+        told = {"logprobs": _LIKELIEST, "return_tokens_as_token_ids": True}
+        at_1, cold = [
+            _spread(await self._complete((0, 0), temperature=at, **told), url=self._url)
+            for at in (1.0, _COLD)
         ]
-        return abs(_top(at_1, url=self._url) - _top(scaled, url=self._url)) > 1e-3
+        # Far from both 1 and 10: in bfloat16 no two answers are quite the same.
+        return cold > 3 * at_1
 
     async def _version(self) -> str:
         match await self._client.ask("/version"):
@@ -122,8 +128,8 @@ class VLLMApi:
         return "of unknown version"
 
     async def _complete(self, token_ids: Sequence[int], **settings: Any) -> Any:
-        body = {"model": self._model, "prompt": list(token_ids), "max_tokens": 1, **settings}
-        return await self._client.ask("/v1/completions", body=body)
+        body = {"model": self._model, "prompt": list(token_ids), "max_tokens": 1}
+        return await self._client.ask("/v1/completions", body=body | _PLAIN | settings)
 
 
 class SGLangApi:
@@ -174,11 +180,11 @@ def _not_loaded(url: str, folder: Path, reason: object) -> ModelError:
     )
 
 
-def _top(told: object, *, url: str) -> float:
-    """Log-probability of the likeliest first token."""
+def _spread(told: object, *, url: str) -> float:
+    """How far apart the log-probabilities of the likeliest first tokens are."""
     match told:
         case {"choices": [{"logprobs": {"top_logprobs": [{**values}, *_]}}]} if values:
-            return max(values.values())
+            return max(values.values()) - min(values.values())
     raise EngineError(f"{url}: no top_logprobs in {str(told)[:300]!r}")
 
 
