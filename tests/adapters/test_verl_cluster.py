@@ -254,3 +254,6 @@ def test_a_step_from_tasks_to_updates_with_episodes_in_verls_workers(empty_queue
     assert metrics["critic/score/max"] <= 2.0
     assert len(trainer.actor_rollout_wg.updates) == 2  # the critic's and the policy's
     assert len(trainer.actor_rollout_wg.updates[1]) == 2
+    found = trainer._validate()
+    assert 0 <= found["val-core/ledger/lookup/reward/mean@1"] <= 2.0
+    assert found["val-aux/num_turns/max"] <= 4

@@ -85,6 +85,8 @@ def test_where_it_runs_is_the_users_and_how_it_learns_the_configs(tmp_path):
     assert (composed.trainer.nnodes, composed.trainer.extra) == (4, 1)
     with pytest.raises(ConfigError, match=r"data.train_batch_size=8: it follows .* it is 128"):
         accepted(config, tmp_path, "data.train_batch_size=8")
+    with pytest.raises(ConfigError, match=r"rollout.name=sglang: .* take vllm"):
+        accepted(config, tmp_path, "actor_rollout_ref.rollout.name=sglang")
 
 
 def test_a_launch_without_its_training_file_says_how_to_write_it(tmp_path):

@@ -24,7 +24,8 @@ def compose_config(config: RunConfig, *, data: Path, overrides: Sequence[str]) -
     """verl's whole config, as its trainer wants it.
 
     Args: `overrides`, of verl's settings, `dotted.name=value`.
-    Raises: ConfigError for an override of what follows from mem1's config.
+    Raises: ConfigError for an override of what follows from mem1's config, and for other servers
+    than vLLM.
     """
     from hydra import compose, initialize_config_module  # pyright: ignore[reportMissingImports]
     from omegaconf import OmegaConf, open_dict  # pyright: ignore[reportMissingImports]
@@ -41,6 +42,10 @@ def compose_config(config: RunConfig, *, data: Path, overrides: Sequence[str]) -
     environment = f"++ray_kwargs.ray_init.runtime_env.env_vars.VERL_USE_EXTERNAL_MODULES={PLUGIN}"
     with initialize_config_module("verl.trainer.config", version_base=None):
         composed = compose("ppo_trainer", overrides=[*defaults, environment, *overrides])
+    if (sampler := composed.actor_rollout_ref.rollout.name) != "vllm":
+        raise ConfigError(
+            f"actor_rollout_ref.rollout.name={sampler}: our requests are in vLLM's words, take vllm"
+        )
     for name, value in owned.items():
         OmegaConf.update(composed, name, value)
     with open_dict(composed):

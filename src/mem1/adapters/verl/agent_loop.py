@@ -8,6 +8,7 @@ the trajectory's, in each of them.
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -27,6 +28,7 @@ from mem1.chat.hf import HFRenderer
 from mem1.config import RunConfig
 from mem1.errors import EngineError
 from mem1.rollout import run_episode
+from mem1.tools import Toolbox
 from mem1.train.config import ShapingConfig
 from mem1.train.shaping import shaped
 from mem1.types import FAILURES, Sampling, Trajectory
@@ -41,6 +43,8 @@ class Room:
     config: RunConfig
     renderer: HFRenderer
     make_env: MakeEnv
+    tools: AbstractAsyncContextManager[Toolbox | None]
+    """Of the config; open for as long as this is held."""
 
 
 @register(AGENT)
@@ -133,13 +137,12 @@ async def _play(
 
 @cache
 def _room(text: str, tokenizer: Any) -> "asyncio.Task[Room]":
-    """The worker's room, opened once: verl makes a new loop for every rollout."""
+    """The worker's room, opened once and held: verl makes a new loop for every rollout."""
     return asyncio.ensure_future(_open(text, tokenizer))
 
 
 async def _open(text: str, tokenizer: Any) -> Room:
     config = read_config(text)
-    # Tools stay open as long as the worker lives.
-    toolbox = await open_tools(config.tools).__aenter__()
-    make_env = await asyncio.to_thread(open_world, config, toolbox=toolbox)
-    return Room(config=config, renderer=HFRenderer(tokenizer), make_env=make_env)
+    tools = open_tools(config.tools)
+    make_env = await asyncio.to_thread(open_world, config, toolbox=await tools.__aenter__())
+    return Room(config=config, renderer=HFRenderer(tokenizer), make_env=make_env, tools=tools)
