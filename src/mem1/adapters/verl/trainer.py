@@ -10,9 +10,11 @@ the turns. Everything else, from Ray to checkpoints, is verl's.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import transfer_queue as tq  # pyright: ignore[reportMissingImports]
 from tensordict import TensorDict  # pyright: ignore[reportMissingImports]
@@ -26,7 +28,7 @@ from verl.trainer.ppo.v1 import (  # pyright: ignore[reportMissingImports]
 from verl.utils.metric import reduce_metrics  # pyright: ignore[reportMissingImports]
 from verl.utils.py_functional import rename_dict  # pyright: ignore[reportMissingImports]
 
-from mem1.adapters.verl.credit import Row, credit
+from mem1.adapters.verl.credit import Credit, Row, credit
 from mem1.adapters.verl.layout import RowKey, lay_out, num_steps, steps_of
 from mem1.adapters.verl.losses import WEIGHTS, actor_loss, critic_loss
 from mem1.adapters.verl.options import TRAINER, check_for_verl, read_config
@@ -111,8 +113,34 @@ class TrajectoryTrainer(PPOTrainerSync):
         return actor
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        """Advantages, returns and weights of all rows; those of padding are zero."""
-        fields = ["rm_scores", "response_mask", "old_log_probs"]
+        """Write advantages, returns and weights of all rows; those of padding are zero."""
+        rows = self._rows(batch)
+        rewards = {(row.key.group, row.key.session): row.reward for row in rows.values()}
+        metrics |= {
+            "training/trajectories": len(rewards),
+            "training/trajectory_reward/mean": sum(rewards.values()) / len(rewards),
+        }
+        worth = dict(zip(rows, credit(list(rows.values()), config=self.settings), strict=True))
+        told = [
+            worth.get(place) or _nothing(tag["response_len"])
+            for place, tag in enumerate(batch.tags)
+        ]
+        columns = {
+            "advantages": _nested([row.advantages for row in told]),
+            "returns": _nested(
+                [row.advantages if row.returns is None else row.returns for row in told]
+            ),
+            WEIGHTS: _nested([row.weights for row in told]),
+        }
+        return tq.kv_batch_put(
+            keys=batch.keys,
+            partition_id=batch.partition_id,
+            fields=TensorDict(columns, batch_size=len(batch.keys)),
+        )
+
+    def _rows(self, batch: Any) -> dict[int, Row]:
+        """What verl has computed of each row but padding, by its place in the batch."""
+        fields = ["rm_scores", "old_log_probs"]
         fields += ["ref_log_prob"] if self.use_reference_policy else []
         fields += ["values"] if self.use_critic else []
         data = tq.kv_batch_get(
@@ -122,48 +150,20 @@ class TrajectoryTrainer(PPOTrainerSync):
         steps = steps_of(
             len(batch.keys), num_steps=self._num_steps(batch), num_ranks=self._num_ranks()
         )
-        own = [n for n, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
-        rows = [
-            Row(
-                key=RowKey.read(batch.keys[n]),
-                step=int(steps[n]),
-                reward=float(told["rm_scores"][n].sum()),
-                old_logprobs=told["old_log_probs"][n],
-                ref_logprobs=told["ref_log_prob"][n] if self.use_reference_policy else None,
-                values=told["values"][n] if self.use_critic else None,
+        return {
+            place: Row(
+                key=RowKey.read(batch.keys[place]),
+                step=int(steps[place]),
+                reward=float(told["rm_scores"][place].sum()),
+                old_logprobs=told["old_log_probs"][place],
+                ref_logprobs=told["ref_log_prob"][place] if self.use_reference_policy else None,
+                values=told["values"][place] if self.use_critic else None,
             )
-            for n in own
-        ]
-        rewards = {(row.key.group, row.key.session): row.reward for row in rows}
-        metrics |= {
-            "training/trajectories": len(rewards),
-            "training/trajectory_reward/mean": sum(rewards.values()) / len(rewards),
+            for place in _own(batch)
         }
-        columns = {
-            name: [torch.zeros(len(row)) for row in told["response_mask"]]
-            for name in ("advantages", "returns", WEIGHTS)
-        }
-        for n, found in zip(own, credit(rows, config=self.settings), strict=True):
-            returns = found.advantages if found.returns is None else found.returns
-            columns["advantages"][n] = torch.from_numpy(found.advantages).float()
-            columns["returns"][n] = torch.from_numpy(returns).float()
-            columns[WEIGHTS][n] = torch.from_numpy(found.weights).float()
-        nested = {
-            name: torch.nested.as_nested_tensor(column, layout=torch.jagged)
-            for name, column in columns.items()
-        }
-        return tq.kv_batch_put(
-            keys=batch.keys,
-            partition_id=batch.partition_id,
-            fields=TensorDict(nested, batch_size=len(batch.keys)),
-        )
 
     def _num_steps(self, batch: Any) -> int:
-        groups = [
-            RowKey.read(key).group
-            for key, tag in zip(batch.keys, batch.tags, strict=True)
-            if not tag.get("is_padding", False)
-        ]
+        groups = [RowKey.read(batch.keys[place]).group for place in _own(batch)]
         return num_steps(groups, groups_per_step=self._groups_per_step)
 
     def _update_critic(self, batch: Any, metrics: dict[str, Any]) -> Any:
@@ -194,6 +194,22 @@ def _num_ranks(workers: Any, *, mesh: str) -> int:
     if mesh not in workers._dispatch_info:
         workers._dispatch_info[mesh] = workers._query_dispatch_info(mesh)
     return max(workers._dispatch_info[mesh]) + 1
+
+
+def _own(batch: Any) -> list[int]:
+    """Places of the rows that aren't padding."""
+    return [place for place, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
+
+
+def _nothing(size: int) -> Credit:
+    """Of padding."""
+    return Credit(advantages=np.zeros(size), returns=None, weights=np.zeros(size))
+
+
+def _nested(rows: Sequence[np.ndarray]) -> torch.Tensor:
+    """A column as verl keeps it: float32, each row of its own length."""
+    tensors = [torch.from_numpy(row).float() for row in rows]
+    return torch.nested.as_nested_tensor(tensors, layout=torch.jagged)
 
 
 def _told(output: Any, *, name: str) -> dict[str, Any]:
