@@ -87,16 +87,19 @@ def test_a_reply_ends_with_the_token_that_ends_a_turn(tiny):
     assert all(reply.exact for reply in replies)
 
 
-def test_a_server_of_our_own_is_started_sampled_from_and_ended(tiny, tmp_path):
-    config = VLLMConfig(
+def started(tiny: Path, work_dir: Path) -> VLLMConfig:
+    return VLLMConfig(
         model=str(tiny),
         command=(sys.executable, standin.__file__, "serve"),
-        work_dir=str(tmp_path),
+        work_dir=str(work_dir),
         start_timeout_s=60,
+        retries=0,
     )
 
+
+def test_a_server_of_our_own_is_started_sampled_from_and_ended(tiny, tmp_path):
     async def run() -> tuple[Completion, Any]:
-        engine = await opened(config)
+        engine = await opened(started(tiny, tmp_path))
         (replica,) = engine._replicas
         try:
             return await engine.complete(ask((1, 2, 3))), replica.server
@@ -110,16 +113,8 @@ def test_a_server_of_our_own_is_started_sampled_from_and_ended(tiny, tmp_path):
 
 
 def test_a_server_of_our_own_that_dies_is_told_with_its_log(tiny, tmp_path):
-    config = VLLMConfig(
-        model=str(tiny),
-        command=(sys.executable, standin.__file__, "serve"),
-        work_dir=str(tmp_path),
-        start_timeout_s=60,
-        retries=0,
-    )
-
     async def run() -> None:
-        engine = await opened(config)
+        engine = await opened(started(tiny, tmp_path))
         (replica,) = engine._replicas
         assert replica.server is not None
         replica.server.stop()
@@ -225,6 +220,22 @@ def test_a_server_that_refuses_weights_is_asked_once_however_many_episodes_wait(
         found = asyncio.run(run(url))
     assert {type(one) for one in found} == {ModelError}
     assert server.asked.count("/collective_rpc") == 1
+
+
+def test_a_server_of_our_own_that_cant_load_weights_tells_its_log(tiny, tmp_path):
+    class Lost(Trained):
+        def write(self, folder: Path) -> None:
+            pass
+
+    async def run() -> None:
+        engine = await opened(started(tiny, tmp_path), weights=Lost(tiny))
+        try:
+            await engine.complete(ask((1, 2, 3)))
+        finally:
+            await engine.close()
+
+    with pytest.raises(ModelError, match=r"No such file or directory(?s:.*); its log .* ends:"):
+        asyncio.run(run())
 
 
 def test_a_gap_that_grows_is_told_of(tiny, caplog):

@@ -5,8 +5,7 @@
 A server that isn't what the config says is refused before the first episode.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from mem1.engines.openai import OpenAIEngine, probe
 from mem1.engines.vllm_config import VLLMConfig
 from mem1.engines.vllm_server import Server
 from mem1.engines.vllm_wire import Api, SGLangApi, VLLMApi
-from mem1.errors import ConfigError, EngineError, ModelError
+from mem1.errors import ConfigError, EngineError, Mem1Error, ModelError
 from mem1.types import Completion
 
 PROBE = (
@@ -44,22 +43,21 @@ class Replica:
                 f"{sampling.top_p} leaves: set it to 1; or set sampling.temperature to 1 and start "
                 "the server without --logprobs-mode"
             )
-        with self._told_why_it_died():
-            return await self.client.complete(request)
-
-    async def load(self, folder: Path) -> None:
-        """As `Api.load`."""
-        with self._told_why_it_died():
-            await self.api.load(folder)
-
-    @contextmanager
-    def _told_why_it_died(self) -> Iterator[None]:
         try:
-            yield
-        except (EngineError, ModelError) as error:
+            return await self.client.complete(request)
+        except EngineError as error:
             if self.server is None or self.server.running:
                 raise
             raise EngineError(f"{self.server.name} ended; {self.server.last_words()}") from error
+
+    async def load(self, folder: Path) -> None:
+        """As `Api.load`; a server of our own tells the end of its log, too."""
+        try:
+            await self.api.load(folder)
+        except Mem1Error as error:
+            if self.server is None:
+                raise
+            raise ModelError(f"{error}; {self.server.last_words()}") from error
 
 
 async def connect(

@@ -9,8 +9,8 @@ but `/v1` and `/version` needs VLLM_SERVER_DEV_MODE=1; `reload_weights` takes a 
 SGLang's `http_server.py` as of November 2026; no SGLang server was asked.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,26 +80,21 @@ class VLLMApi:
 
     async def load(self, folder: Path) -> None:
         reload = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
+        await self._client.ask("/pause?mode=wait", body={})
         try:
-            async with self._paused():
-                await self._client.ask("/collective_rpc", body=reload)
-                told = await self._client.ask("/reset_prefix_cache", body={})
-        except StatusError as error:
-            # What fails in a worker ends the whole engine, which then doesn't resume either.
-            raise _not_loaded(self._url, folder, error.__context__ or error) from error
+            await self._client.ask("/collective_rpc", body=reload)
+            told = await self._client.ask("/reset_prefix_cache", body={})
+        except EngineError as error:
+            # What fails in a worker may end the whole engine; if it doesn't, others may use it.
+            with suppress(EngineError):
+                await self._client.ask("/resume", body={})
+            raise _not_loaded(self._url, folder, error) from error
+        await self._client.ask("/resume", body={})
         if told == {"success": False}:
             raise ModelError(
                 f"{self._url}: its prefix cache can't be reset, so it would go on from what old "
                 "weights computed: nobody else may use this server"
             )
-
-    @asynccontextmanager
-    async def _paused(self) -> AsyncIterator[None]:
-        await self._client.ask("/pause?mode=wait", body={})
-        try:
-            yield
-        finally:
-            await self._client.ask("/resume", body={})
 
     async def logprobs(self, token_ids: Sequence[int]) -> tuple[float, ...]:
         told = await self._complete(token_ids, prompt_logprobs=0, temperature=0.0)
@@ -147,7 +142,7 @@ class SGLangApi:
         body = {"model_path": str(folder), "flush_cache": True}
         try:
             told = await self._client.ask("/update_weights_from_disk", body=body)
-        except StatusError as error:
+        except EngineError as error:
             raise _not_loaded(self._url, folder, error) from error
         if not (isinstance(told, dict) and told.get("success")):
             raise _not_loaded(self._url, folder, told)
