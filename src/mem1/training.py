@@ -3,30 +3,32 @@
     [engine] the policy, which samples its own episodes; [tasks], [validation] what it works on
     [train]  how it learns
 
+Started by torchrun, all processes call `train_policy` alike, and the first one writes and tells.
+
 >>> import mem1                                                                   # doctest: +SKIP
 >>> config = mem1.load_config("configs/learn.toml")                               # doctest: +SKIP
 >>> mem1.train_policy(config, folder="runs/learn")                                # doctest: +SKIP
 """
 
 import asyncio
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mem1.config import LocalConfig, RunConfig, VLLMConfig, save_config
 from mem1.engines import Engine, ScriptedEngine
-from mem1.errors import ConfigError, DataError, StoreError
+from mem1.errors import ConfigError, DataError
 from mem1.evals.run import TRAJECTORIES_FILE
-from mem1.files import atomic_write
 from mem1.rollout import Job
 from mem1.rollout.store import read_trajectories
 from mem1.settings import dump_toml, to_table
 from mem1.train.checks import check_mode, check_vocabulary
 from mem1.train.config import TrainConfig
 from mem1.train.curriculum import Level, levels_of
+from mem1.train.launch import team_size
 from mem1.types import Task, Trajectory
 from mem1.wiring import model_path, open_vllm, plan_jobs
 from mem1.worlds import MakeEnv, compose_tasks, open_tools, open_world
@@ -36,7 +38,9 @@ if TYPE_CHECKING:
     from mem1.engines.local import LocalEngine
     from mem1.engines.vllm import VLLMEngine
     from mem1.train.policy import Policy
+    from mem1.train.snapshot import Snapshot
     from mem1.train.sources import Demonstrations, Expert, Rollouts
+    from mem1.train.team import Team
     from mem1.train.trainer import Run
 
 
@@ -60,7 +64,8 @@ def train_policy(
 
     Gives the folder of the trained policy, an ordinary Hugging Face folder.
     Raises: ConfigError for what doesn't fit together, StoreError if the folder belongs to a run
-    with other settings, TrainingError for a loss or gradient that isn't finite.
+    with other settings, TrainingError for a loss or gradient that isn't finite, for too little
+    memory, and for a lost process.
     """
     from mem1.train.trainer import train
 
@@ -74,37 +79,53 @@ def open_run(config: RunConfig, *, folder: Path, watcher: TrainWatcher) -> Itera
     to train in another way."""
     settings, engine_config = check_trainable(config)
     path = model_path(engine_config.model)
-    save_config(config, folder)
     from mem1.chat.hf import HFRenderer
-    from mem1.train.policy import load_policy
+    from mem1.train.export import export_policy
+    from mem1.train.team import open_team
     from mem1.train.trainer import Run
     from mem1.train.update import Learner
 
-    renderer = HFRenderer.load(path)
-    policy = load_policy(
-        path, config=settings, device=engine_config.device, dtype=engine_config.dtype
-    )
+    timeout_s = settings.distributed.timeout_s
     with ExitStack() as stack:
+        team = stack.enter_context(open_team(device=engine_config.device, timeout_s=timeout_s))
+        if team.is_first:
+            save_config(config, folder)
+        else:
+            watcher = TrainWatcher()
+        renderer = HFRenderer.load(path)
+        policy, copied = _load(config, path=path, team=team)
         if settings.algorithm == "sft":
             make = _expert if settings.data.expert else _demonstrations
             source, forget_computed = make(config, settings, renderer), _nothing
         else:
             runner = stack.enter_context(asyncio.Runner())
-            engine = runner.run(_sampler(config, policy=policy, renderer=renderer))
+            sampled = copied.policy if copied else policy
+            engine = runner.run(_sampler(config, policy=sampled, renderer=renderer))
             stack.callback(lambda: runner.run(engine.close()))
             tools = open_tools(config.tools)
             toolbox = runner.run(tools.__aenter__())
             stack.callback(lambda: runner.run(tools.__aexit__(None, None, None)))
-            make_env = open_world(config, toolbox=toolbox, on_progress=watcher.on_index)
+            with team.first_in_turn():
+                make_env = open_world(config, toolbox=toolbox, on_progress=watcher.on_index)
             plan = _Plan(config, engine, renderer, make_env, on_done=watcher.on_done)
-            source = _rollouts(config, settings, folder=folder, plan=plan, runner=runner)
-            forget_computed = engine.forget
+            source = _rollouts(config, folder=folder, plan=plan, runner=runner, team=team)
+
+            forget_computed = _forgetting(engine, copied)
+            if settings.staleness:
+                from mem1.train.ahead import Ahead
+
+                last, refresh = settings.steps, forget_computed
+                source = Ahead(source=source, last_step=last, refresh=refresh)
+                stack.callback(source.close)
+                forget_computed = _nothing
         yield Run(
             folder=folder,
-            learner=Learner.create(policy, config=settings),
+            learner=Learner.create(policy, config=settings, team=team),
             source=source,
             levels=run_levels(config, settings),
-            export=lambda target: _export(policy, renderer, config=config, folder=target),
+            export=partial(
+                export_policy, policy=policy, renderer=renderer, card=_model_card(config), team=team
+            ),
             forget_computed=forget_computed,
             on_step=watcher.on_step,
             warn=watcher.warn,
@@ -137,6 +158,17 @@ def check_trainable(config: RunConfig) -> tuple[TrainConfig, LocalConfig | VLLMC
 
 
 def _check_rollouts(config: RunConfig, settings: TrainConfig) -> None:
+    size = team_size()
+    if settings.batch_size % size:
+        raise ConfigError(
+            f"train.batch_size = {settings.batch_size} with {size} processes: each collects as "
+            f"many tasks, set a multiple of {size} or start another number of them"
+        )
+    if size > 1 and not isinstance(config.engine, LocalConfig):
+        raise ConfigError(
+            f"engine.kind = 'vllm' with {size} processes: they would all push weights to the same "
+            "servers. Set engine.kind = 'local', or start one process"
+        )
     if config.sampling.temperature <= 0:
         raise ConfigError(
             f"sampling.temperature = {config.sampling.temperature}: greedy rollouts are all alike, "
@@ -172,6 +204,36 @@ def run_levels(config: RunConfig, settings: TrainConfig) -> tuple[Level, ...]:
 
 def _nothing() -> None:
     pass
+
+
+def _load(config: RunConfig, *, path: Path, team: "Team") -> tuple["Policy", "Snapshot | None"]:
+    """What is trained, with several processes a part of it in each; and the copy that episodes are
+    sampled from, None if they are from the policy itself."""
+    from mem1.train.policy import load_policy
+    from mem1.train.snapshot import Snapshot
+
+    settings, engine = check_trainable(config)
+    if team.size == 1:
+        policy = load_policy(path, config=settings, device=engine.device, dtype=engine.dtype)
+        device = policy.device
+        return policy, Snapshot.begin(policy.model, device=device) if settings.staleness else None
+    from mem1.train.distributed import load_sharded
+
+    policy = load_sharded(path, config=settings, dtype=engine.dtype, team=team)
+    return policy, policy.snapshot
+
+
+def _forgetting(
+    engine: "LocalEngine | VLLMEngine", copied: "Snapshot | None"
+) -> Callable[[], None]:
+    """What is to be done once weights have changed, or have been loaded."""
+
+    def forget() -> None:
+        if copied:
+            copied.take()
+        engine.forget()
+
+    return forget
 
 
 async def _sampler(
@@ -240,15 +302,12 @@ class _Plan:
 
 
 def _rollouts(
-    config: RunConfig,
-    settings: TrainConfig,
-    *,
-    folder: Path,
-    plan: _Plan,
-    runner: asyncio.Runner,
+    config: RunConfig, *, folder: Path, plan: _Plan, runner: asyncio.Runner, team: "Team"
 ) -> "Rollouts":
     from mem1.train.sources import Rollouts
 
+    settings = config.train
+    assert settings is not None
     tasks = compose_tasks(config.tasks)
     for level in run_levels(config, settings):
         if (found := len(level.pick(tasks))) < settings.batch_size:
@@ -267,6 +326,7 @@ def _rollouts(
         concurrency=config.run.concurrency,
         runner=runner,
         on_done=plan.on_done,
+        team=team,
     )
 
 
@@ -315,30 +375,6 @@ def _expert(config: RunConfig, settings: TrainConfig, renderer: "HFRenderer") ->
         return [replace(trajectory, mode=config.run.mode) for trajectory in shown]
 
     return Expert(tasks=compose_tasks(config.tasks), show=show, config=settings)
-
-
-def _export(policy: "Policy", renderer: "HFRenderer", *, config: RunConfig, folder: Path) -> None:
-    """Write a Hugging Face folder: weights, tokenizer, model card; whole or not at all.
-
-    Raises: StoreError if it can't be written (disk full, say).
-    """
-    from safetensors import SafetensorError
-
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        policy.export(unfinished)
-        renderer.save(unfinished)
-        atomic_write(unfinished / "README.md", _model_card(config))
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
-    except (OSError, SafetensorError) as error:
-        raise StoreError(
-            f"{folder}: the policy can't be written: {error}. Make room and start the run again: "
-            "it has its checkpoints"
-        ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _model_card(config: RunConfig) -> str:

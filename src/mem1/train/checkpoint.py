@@ -4,11 +4,14 @@
 
     00002-step-000006/          the second save of the folder, made after step 6
       policy.safetensors        tensors of the part "policy"
+      policy-1-of-2.safetensors, policy-2-of-2.safetensors
+                                instead of it, if two processes hold parts of them
       info.json                 the step, and JSON values of all parts
       complete.json             written last: whether it was the best, SHA-256 of the other files
 
 A checkpoint is written beside its place and renamed into it. It's never written again, so that
-whatever happens in a save, those before it stay. No pickle.
+whatever happens in a save, those before it stay. What is read is whole, whoever wrote it: a run may
+go on with another number of processes. No pickle.
 """
 
 import hashlib
@@ -17,7 +20,7 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +30,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from mem1.errors import ConfigError, DataError, StoreError
 from mem1.files import atomic_write
+from mem1.train.shards import local, placed
+from mem1.train.team import Team
 
 SCHEMA_VERSION = 1
 """Version of the stored form."""
@@ -62,26 +68,36 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, *, checkpoint: Checkpoint, keep_last: int, best: bool = False
+    folder: Path,
+    *,
+    checkpoint: Checkpoint,
+    keep_last: int,
+    best: bool = False,
+    team: Team | None = None,
 ) -> Path:
     """Write a checkpoint and delete the old ones; gives its own folder.
 
     Args: `keep_last`, how many to keep, at least 1; `best`, whether it's the best so far: it's
-    kept beyond the last ones until a better one is saved.
+    kept beyond the last ones until a better one is saved; `team`, processes that each write their
+    parts, all at once, into a folder they share.
     Raises: StoreError if it can't be written (disk full, say); those before it are untouched.
     """
     if keep_last < 1:
         raise ConfigError(f"keep_last is {keep_last}: set 1 or more")
-    unfinished = folder / _UNFINISHED
+    team, unfinished = team or Team(), folder / _UNFINISHED
     number = max((_number(save) for save in _saves(folder)), default=0) + 1
     target = folder / f"{number:05d}-step-{checkpoint.step:06d}"
     try:
-        # What a killed process left.
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        _write(unfinished, checkpoint=checkpoint, best=best)
-        unfinished.rename(target)
-        _sync(folder)
+        if team.is_first:
+            # What a killed process left.
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+        team.wait()
+        sums = _write_parts(unfinished, checkpoint=checkpoint, team=team)
+        if team.is_first:
+            _complete(unfinished, checkpoint=checkpoint, best=best, sums=sums)
+            unfinished.rename(target)
+            _sync(folder)
     except (OSError, SafetensorError) as error:
         raise StoreError(
             f"{folder}: the checkpoint of step {checkpoint.step} can't be written: {error}. Make "
@@ -89,8 +105,11 @@ def save_checkpoint(
             "before, which is untouched"
         ) from error
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    _delete_old(folder, keep_last=keep_last)
+        if team.is_first:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    if team.is_first:
+        _delete_old(folder, keep_last=keep_last)
+    team.wait()
     return target
 
 
@@ -122,13 +141,20 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
     return State(tensors=tensors, info={"groups": whole["param_groups"], "others": others})
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, *, state: State) -> None:
-    """Put an optimizer over the same parameters into a state, settings and schedule included."""
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, *, state: State, names: Sequence[str] | None = None
+) -> None:
+    """Put an optimizer over the same parameters into a state, settings and schedule included.
+
+    Args: `names`, of the tensors that are its own; None: all.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     values: dict[int, dict[str, Any]] = {}
-    for key, tensor in state.tensors.items():
+    for key in state.tensors if names is None else names:
         parameter, name = key.split(".", 1)
+        like = parameters[int(parameter)]
         # A copy: the optimizer would write into the tensor it's given.
-        values.setdefault(int(parameter), {})[name] = tensor.clone()
+        values.setdefault(int(parameter), {})[name] = placed(state.tensors[key], like=like)
     for parameter, others in state.info["others"].items():
         values.setdefault(int(parameter), {}).update(others)
     optimizer.load_state_dict({"state": values, "param_groups": state.info["groups"]})
@@ -157,16 +183,37 @@ def set_rng_state(state: State) -> None:
     np.random.set_state(state.info["numpy"])
 
 
-def _write(folder: Path, *, checkpoint: Checkpoint, best: bool) -> None:
-    """Fill a folder; it's all on disk when this returns."""
+def _write_parts(folder: Path, *, checkpoint: Checkpoint, team: Team) -> dict[str, str]:
+    """Write what this process holds; it's on disk when this returns. Gives SHA-256 by file name, of
+    all processes' files.
+
+    What no process has a part of is the same in all, and the first one writes it.
+    """
+    sums: dict[str, str] = {}
     for name, state in checkpoint.parts.items():
+        tensors = {
+            key: local(tensor)
+            for key, tensor in state.tensors.items()
+            if team.is_first or isinstance(tensor, DTensor)
+        }
         # The format can't say "no tensors, no metadata".
-        if state.tensors:
-            _write_tensors(folder / f"{name}.safetensors", tensors=state.tensors)
+        if tensors:
+            part = f"-{team.rank + 1}-of-{team.size}" if team.size > 1 else ""
+            path = folder / f"{name}{part}.safetensors"
+            _write_tensors(path, tensors=tensors)
+            sums[path.name] = _sha256(path)
+    found: dict[str, str] = {}
+    for told in team.gather(json.dumps(sums).encode()):
+        found |= json.loads(told)
+    return found
+
+
+def _complete(folder: Path, *, checkpoint: Checkpoint, best: bool, sums: Mapping[str, str]) -> None:
+    """Write all but the tensors; it's on disk when this returns."""
     info = {name: state.info for name, state in checkpoint.parts.items()}
     # The standard library's JSON: it keeps integers of 128 bits (numpy's generator) and infinity.
     atomic_write(folder / _INFO, json.dumps({"step": checkpoint.step, "parts": info}))
-    sums = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    sums = dict(sorted({**sums, _INFO: _sha256(folder / _INFO)}.items()))
     complete = {"schema_version": SCHEMA_VERSION, "best": best, "sha256": sums}
     atomic_write(folder / _COMPLETE, json.dumps(complete, indent=1))
     _sync(folder)
@@ -212,18 +259,56 @@ def _read(save: Path) -> Checkpoint:
     info = json.loads((save / _INFO).read_bytes())
     parts = {
         name: State(
-            tensors=_read_tensors(save / file) if (file := f"{name}.safetensors") in sums else {},
-            info=value,
+            tensors=_read_tensors([save / file for file in sums if _holds(file, name)]), info=value
         )
         for name, value in info["parts"].items()
     }
     return Checkpoint(step=info["step"], parts=parts)
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _holds(file: str, part: str, /) -> bool:
+    """Whether a file holds tensors of a part of a checkpoint, or one process's parts of them."""
+    return re.fullmatch(rf"{re.escape(part)}(-\d+-of-\d+)?\.safetensors", file) is not None
+
+
+def _read_tensors(paths: Sequence[Path]) -> Mapping[str, Tensor]:
+    if "-of-" in paths[0].stem if paths else False:
+        return _Joined(paths)
+    return _read_whole(paths[0]) if paths else {}
+
+
+def _read_whole(path: Path) -> dict[str, Tensor]:
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors | {name: tensors[first] for name, first in (file.metadata() or {}).items()}
+
+
+class _Joined(Mapping[str, Tensor]):
+    """Tensors whose parts are in several files, put together one by one as they are asked for: all
+    at once may be more than the memory of one process."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._names: dict[str, list[tuple[Path, str]]] = {}
+        for path in sorted(paths, key=lambda path: int(path.stem.split("-")[-3])):
+            with safe_open(path, framework="pt") as file:
+                ties = file.metadata() or {}
+                for name in file.keys():  # noqa: SIM118
+                    self._names.setdefault(name, []).append((path, name))
+                for name, first in ties.items():
+                    self._names.setdefault(name, []).append((path, first))
+
+    def __getitem__(self, name: str) -> Tensor:
+        parts: list[Tensor] = []
+        for path, stored in self._names[name]:
+            with safe_open(path, framework="pt") as file:
+                parts.append(file.get_tensor(stored))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _newest_whole(saves: list[Path], *, warn: Callable[[str], None]) -> Checkpoint | None:

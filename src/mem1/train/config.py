@@ -133,6 +133,22 @@ class ShapingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DistributedConfig:
+    """`[train.distributed]`: of several processes (torchrun); one has no use for it."""
+
+    cpu_offload: bool = False
+    """Keep weights, gradients and optimizer in the machine's memory, and on a GPU only what is
+    being computed with and what episodes are sampled from: slow, for what doesn't fit otherwise."""
+    timeout_s: float = 3600.0
+    """How long a process waits for another that is alive but doesn't come: longer than the episodes
+    of a step may take. One that died is noticed at once."""
+
+    def __post_init__(self) -> None:
+        if self.timeout_s <= 0:
+            raise ConfigError(f"train.distributed.timeout_s = {self.timeout_s}: give more than 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """Everything about training but the agent and its world."""
 
@@ -152,6 +168,10 @@ class TrainConfig:
     microbatch: Literal["row", "branch"] = "row"
     """What goes through the model at once: a whole row; or, where memory is short, one branch, that
     is, one context with its reply. What branches share is then computed for each."""
+    staleness: Literal[0, 1] = 0
+    """Steps by which the weights that sample may be behind; 1: the next step's episodes are sampled
+    during the update, from a copy of the weights before it. 0: one after the other, and a run that
+    is stopped and goes on gives the same bits."""
     seed: int = 0
     gradient_checkpointing: bool = False
     eval_every: int | None = None
@@ -170,6 +190,7 @@ class TrainConfig:
     """None: all tasks and the whole budget, from the first step on."""
     lora: LoraConfig | None = None
     data: DemonstrationsConfig = field(default_factory=DemonstrationsConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -229,6 +250,8 @@ class TrainConfig:
             )
         if self.loss.kl:
             raise ConfigError("train.loss.kl: sft has no reference, remove it")
+        if self.staleness:
+            raise ConfigError("train.staleness: sft runs no episodes, remove it")
         if self.shaping != ShapingConfig():
             raise ConfigError("train.shaping: sft learns from no reward, remove [train.shaping]")
         if self.curriculum:

@@ -6,17 +6,21 @@ A mini-batch is a run of whole groups, however many rows, turns or tokens they t
 shape (T,) are in the order of `SampledTokens` of all trajectories.
 """
 
+import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from mem1.errors import BudgetError
 from mem1.packing import PackedBatch, SampledTokens, pack, sampled_tokens
 from mem1.train import advantages
 from mem1.train.config import TrainConfig
 from mem1.train.policy import Policy
 from mem1.train.shaping import shaped
+from mem1.train.team import Team
 from mem1.types import Trajectory
 
 
@@ -48,17 +52,22 @@ class Experience:
 
 
 def gather(
-    trajectories: Sequence[Trajectory], *, policy: Policy, config: TrainConfig
+    trajectories: Sequence[Trajectory],
+    *,
+    policy: Policy,
+    config: TrainConfig,
+    team: Team | None = None,
 ) -> Experience:
     """Pack the trajectories of a batch, score them as they are, and say how good each token was.
 
-    Args: `trajectories`, those of a task side by side.
+    Args: `trajectories`, those of a task side by side, the same for all of the `team`.
     """
+    team = team or Team()
     tokens = sampled_tokens(trajectories)
-    mini_batches = split(trajectories, tokens=tokens, config=config)
+    mini_batches = split(trajectories, tokens=tokens, config=config, team=team)
     group_B = np.array([trajectory.task.id for trajectory in trajectories])
     rewards_B = np.array([shaped(t, config=config.shaping) for t in trajectories], np.float64)
-    rows = [row for mini_batch in mini_batches for row in mini_batch.rows]
+    rows = team.rounds([row for mini_batch in mini_batches for row in mini_batch.rows])
     several = len(mini_batches) * config.epochs > 1
     old_T, values_T = None, None
     if several or (config.loss.kl and config.loss.kl_in == "reward"):
@@ -66,6 +75,9 @@ def gather(
     elif config.critic:
         values_T = _values(policy, rows, tokens=tokens)
     ref_T = _reference(policy, rows, tokens=tokens) if config.loss.kl else None
+    old_T, values_T, ref_T = (
+        None if known_T is None else team.sum(known_T) for known_T in (old_T, values_T, ref_T)
+    )
     advantages_T, returns_T = estimate(
         rewards_B,
         trajectory_T=tokens.trajectory,
@@ -86,9 +98,13 @@ def gather(
 
 
 def split(
-    trajectories: Sequence[Trajectory], *, tokens: SampledTokens, config: TrainConfig
+    trajectories: Sequence[Trajectory],
+    *,
+    tokens: SampledTokens,
+    config: TrainConfig,
+    team: Team | None = None,
 ) -> tuple[MiniBatch, ...]:
-    """Whole groups, `mini_batch_size` tasks at a time."""
+    """Whole groups, `mini_batch_size` tasks at a time, in rows that the `team` can share evenly."""
     tasks = list(dict.fromkeys(trajectory.task.id for trajectory in trajectories))
     size = config.mini_batch_size or len(tasks)
     parts: list[MiniBatch] = []
@@ -102,10 +118,8 @@ def split(
             group_B=[trajectory.task.id for trajectory in trajectories],
             by=config.loss.weigh_by,
         )
-        rows = pack(
-            [trajectories[n] for n in members],
-            row_tokens=config.row_tokens,
-            one_branch=config.microbatch == "branch",
+        rows = laid_out(
+            [trajectories[n] for n in members], config=config, team_size=team.size if team else 1
         )
         parts.append(
             MiniBatch(
@@ -117,36 +131,72 @@ def split(
     return tuple(parts)
 
 
+def laid_out(
+    trajectories: Sequence[Trajectory], *, config: TrainConfig, team_size: int = 1
+) -> list[PackedBatch]:
+    """Rows of the trajectories; for several processes, of the lengths tried that with which they
+    are done the soonest: a round takes as long as its longest row."""
+
+    def packed(row_tokens: int) -> list[PackedBatch]:
+        one_branch = config.microbatch == "branch"
+        return pack(trajectories, row_tokens=row_tokens, one_branch=one_branch)
+
+    tried = [packed(config.row_tokens)]
+    if team_size > 1:
+        fewest = -(-len(tried[0]) // team_size) * team_size
+        even = sum(row.num_tokens for row in tried[0]) / fewest
+        for slack in (1.0, 1.1, 1.25):
+            # Shorter than the longest turn no row can be.
+            with suppress(BudgetError):
+                tried.append(packed(min(config.row_tokens, math.ceil(even * slack))))
+    return min(tried, key=lambda rows: longest_rounds(rows, team_size=team_size))
+
+
+def longest_rounds(rows: Sequence[PackedBatch], *, team_size: int) -> int:
+    """Tokens of the longest row of every round, in all."""
+    return sum(sorted((row.num_tokens for row in rows), reverse=True)[::team_size])
+
+
+_Rows = Sequence[tuple[PackedBatch, bool]]
+"""Those of this process, and whether each counts."""
+
+
 def _score(
-    policy: Policy, rows: Sequence[PackedBatch], *, tokens: SampledTokens
+    policy: Policy, rows: _Rows, *, tokens: SampledTokens
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Log-probabilities and, if there's a critic, values of all sampled tokens, as they are now."""
+    """Log-probabilities and, if there's a critic, values of the rows' sampled tokens, as they are
+    now; 0 for others."""
     logprobs_T = np.zeros(tokens.num_tokens)
     values_T = np.zeros(tokens.num_tokens) if policy.value_head is not None else None
     with torch.no_grad():
-        for row in rows:
+        for row, counts in rows:
             scores = policy.score(row, temperature_T=temperature(tokens, row, policy=policy))
-            logprobs_T[row.index] = scores.logprobs_T.double().cpu()
-            if values_T is not None:
+            if counts:
+                logprobs_T[row.index] = scores.logprobs_T.double().cpu()
+            if counts and values_T is not None:
                 assert scores.values_T is not None
                 values_T[row.index] = scores.values_T.double().cpu()
     return logprobs_T, values_T
 
 
-def _values(policy: Policy, rows: Sequence[PackedBatch], *, tokens: SampledTokens) -> np.ndarray:
+def _values(policy: Policy, rows: _Rows, *, tokens: SampledTokens) -> np.ndarray:
     values_T = np.zeros(tokens.num_tokens)
     with torch.no_grad():
-        for row in rows:
-            values_T[row.index] = policy.values(row).double().cpu()
+        for row, counts in rows:
+            found = policy.values(row).double().cpu()
+            if counts:
+                values_T[row.index] = found
     return values_T
 
 
-def _reference(policy: Policy, rows: Sequence[PackedBatch], *, tokens: SampledTokens) -> np.ndarray:
+def _reference(policy: Policy, rows: _Rows, *, tokens: SampledTokens) -> np.ndarray:
     logprobs_T = np.zeros(tokens.num_tokens)
     with torch.no_grad():
-        for row in rows:
+        for row, counts in rows:
             at = temperature(tokens, row, policy=policy)
-            logprobs_T[row.index] = policy.ref_logprobs(row, temperature_T=at).double().cpu()
+            found = policy.ref_logprobs(row, temperature_T=at).double().cpu()
+            if counts:
+                logprobs_T[row.index] = found
     return logprobs_T
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mem1.errors import TrainingError
 from mem1.train.checkpoint import State, load_optimizer, optimizer_state
 from mem1.train.config import OptimizerConfig
+from mem1.train.shards import put, whole
 
 _MASTER = "master."
 
@@ -25,10 +26,17 @@ class Optimizer:
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], *, config: OptimizerConfig, total_steps: int
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        config: OptimizerConfig,
+        total_steps: int,
+        rounded: bool = False,
     ) -> None:
-        """Args: `total_steps`, optimizer steps of the whole run, for the schedule."""
+        """Args: `total_steps`, optimizer steps of the whole run, for the schedule; `rounded`, the
+        model computes with roundings of the parameters, which thus are such copies themselves."""
         self._config = config
+        self._rounded = rounded
         self._warmup_steps = config.warmup * total_steps
         self._cooldown_steps = config.cooldown * total_steps
         self._total_steps = total_steps
@@ -44,7 +52,8 @@ class Optimizer:
 
         Args: `batch`, its name for the message. Raises: TrainingError if the norm isn't finite.
         """
-        norm = float(nn.utils.clip_grad_norm_(self._masters, self._config.grad_clip))
+        found = nn.utils.clip_grad_norm_(self._masters, self._config.grad_clip)
+        norm = float(whole(found, device=found.device))
         if not math.isfinite(norm):
             raise TrainingError(
                 f"{batch}: the gradient is {norm}, nothing was updated: lower the learning rate, "
@@ -85,7 +94,7 @@ class Optimizer:
             for index, (parameter, master) in enumerate(
                 zip(self._parameters, self._masters, strict=True)
             )
-            if master is not parameter
+            if master is not parameter or self._rounded
         }
         info = {"steps": self._steps, "adam": state.info}
         return State(tensors={**state.tensors, **masters}, info=info)
@@ -93,12 +102,14 @@ class Optimizer:
     def load(self, state: State) -> None:
         """Go on from a checkpoint; the parameters themselves are loaded by their owner, before."""
         self._steps = state.info["steps"]
-        own = {k: v for k, v in state.tensors.items() if not k.startswith(_MASTER)}
-        load_optimizer(self._adam, state=State(tensors=own, info=state.info["adam"]))
-        with torch.no_grad():
-            for index, master in enumerate(self._masters):
-                if (stored := state.tensors.get(f"{_MASTER}{index}")) is not None:
-                    master.copy_(stored)
+        load_optimizer(
+            self._adam,
+            state=State(tensors=state.tensors, info=state.info["adam"]),
+            names=[name for name in state.tensors if not name.startswith(_MASTER)],
+        )
+        for index, master in enumerate(self._masters):
+            if (stored := state.tensors.get(f"{_MASTER}{index}")) is not None:
+                put(stored, into=master)
 
 
 def _master(parameter: nn.Parameter) -> Tensor:

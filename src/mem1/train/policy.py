@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
 from mem1.engines.local import load_model
-from mem1.errors import MissingExtraError, ModelError
+from mem1.errors import DataError, MissingExtraError, ModelError
 from mem1.packing import PackedBatch
 from mem1.train.attention import check_model
 from mem1.train.checkpoint import State
 from mem1.train.config import LoraConfig, TrainConfig
 from mem1.train.scoring import Scores, score, values
+from mem1.train.shards import put
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -38,6 +39,8 @@ class Policy:
     """A frozen copy; None with adapters, which are switched off instead."""
     recomputes: bool = False
     """Whether layers compute their activations a second time to save memory."""
+    rounds: bool = False
+    """Whether it computes with roundings of its parameters, which are of float32."""
 
     @property
     def device(self) -> torch.device:
@@ -101,7 +104,7 @@ class Policy:
         }
 
     def load_parts(self, parts: Mapping[str, State]) -> None:
-        """Go on with the weights of a checkpoint."""
+        """Go on with the weights of a checkpoint. Raises: DataError for those of another model."""
         for name, module in {
             "policy": self.model,
             "critic": self.critic,
@@ -109,9 +112,12 @@ class Policy:
         }.items():
             if module is not None:
                 own = _trained(module)
-                for key, tensor in parts[name].tensors.items():
-                    with torch.no_grad():
-                        own[key].copy_(tensor)
+                stored = parts[name].tensors if name in parts else {}
+                for key in (*own, *(key for key in stored if key not in own)):
+                    found = stored.get(key)
+                    _check_alike(f"{name} {key}", found, like=own.get(key))
+                    assert found is not None
+                    put(found, into=own[key])
 
     def export(self, folder: Path) -> None:
         """Write the policy as an ordinary Hugging Face folder, adapters merged in."""
@@ -196,3 +202,17 @@ def _with_adapters(model: PreTrainedModel, config: LoraConfig) -> "PeftModel":
 
 def _trained(module: Any) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+
+
+def _check_alike(name: str, stored: Tensor | None, *, like: Tensor | None) -> None:
+    """Raises: DataError if a weight is missing on one side, or of another shape."""
+    there, here = (
+        "missing" if tensor is None else f"of shape {list(tensor.shape)}"
+        for tensor in (stored, like)
+    )
+    if there != here:
+        raise DataError(
+            f"the checkpoint is of another model than engine.model and [train] describe: {name} is "
+            f"{there} there, {here} here. Go on with the model it was begun with, or start in "
+            "another folder"
+        )

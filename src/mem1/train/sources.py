@@ -5,23 +5,28 @@
     step        -> Expert.batch         -> [Trajectory], of the ledger's own expert
 
 A batch is a function of the run's seed, the step and the level alone, so that a resumed run goes on
-with it.
+with it. Several processes each run the episodes of their own tasks, with the seeds that these have
+in one process, and then all have them all.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import chain, groupby, zip_longest
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from mem1.errors import ConfigError, DataError, EngineError
 from mem1.rollout import Job, TrajectoryStore, collect
+from mem1.rollout.store import dump_trajectory, load_trajectory
 from mem1.train.checks import check_sampled, name_of
 from mem1.train.config import GROUPED, TrainConfig
 from mem1.train.curriculum import Level
+from mem1.train.team import Team
 from mem1.types import FAILURES, SamplingMode, Task, Trajectory
 
 ROLLOUTS, VALIDATION = "rollouts", "validation"
@@ -112,6 +117,9 @@ class Rollouts:
     concurrency: int
     runner: asyncio.Runner
     on_done: Callable[[Trajectory], None] | None = None
+    team: Team = field(default_factory=Team)
+    under_way: set[asyncio.Task[Any]] = field(default_factory=set[asyncio.Task[Any]])
+    """What collects now; `stop` ends it."""
 
     def batch(self, step: int, *, level: Level) -> list[Trajectory]:
         """`group_size` episodes of each task of the step; failed ones are left out, and so are
@@ -119,15 +127,24 @@ class Rollouts:
 
         Raises: EngineError if there's nothing to learn from.
         """
+        return self.whole(step, own=self.own(step, level=level))
+
+    def own(self, step: int, *, level: Level) -> list[Trajectory]:
+        """The episodes of this process's tasks, whatever became of them."""
         size, seed = self.config.batch_size, self.config.seed
+        tasks = drawn(level.pick(self.tasks), step=step, size=size, seed=seed, name="tasks")
         jobs = self.plan(
-            drawn(level.pick(self.tasks), step=step, size=size, seed=seed, name="tasks"),
+            self.team.part(tasks),
             samples=self.config.group_size,
             seed=step_seed(seed, step=step),
             greedy=False,
             internal_state=level.internal_state,
         )
-        done = self._collect(jobs, path=self.folder / ROLLOUTS / step_file(step))
+        return self._collect(jobs, path=self.folder / ROLLOUTS / step_file(step))
+
+    def whole(self, step: int, *, own: Sequence[Trajectory]) -> list[Trajectory]:
+        """The batch of a step, of what each process has collected."""
+        done = self._shared(own, path=self.folder / ROLLOUTS / step_file(step))
         failed = [trajectory for trajectory in done if trajectory.stop_reason in FAILURES]
         sound = [t for t in done if t.turns and t.stop_reason not in FAILURES]
         sizes = Counter(trajectory.task.id for trajectory in sound)
@@ -146,28 +163,67 @@ class Rollouts:
         """One greedy episode of each held-out task."""
         if not self.validation_tasks:
             return []
+        path = self.folder / VALIDATION / step_file(step)
         jobs = self.plan(
-            self.validation_tasks,
+            self.team.part(self.validation_tasks),
             samples=1,
             seed=self.config.seed,
             greedy=True,
             internal_state=level.internal_state,
         )
-        return self._collect(jobs, path=self.folder / VALIDATION / step_file(step))
+        return self._shared(self._collect(jobs, path=path), path=path)
 
     def forget_after(self, step: int) -> None:
         """Delete the stored episodes that will be sampled anew: also those of a step that was
         begun, since what is sampled together decides the last bits of a log-probability."""
+        if not self.team.is_first:
+            return
         for name in (ROLLOUTS, VALIDATION):
             for path in (self.folder / name).glob("step-*.jsonl"):
                 if path.name > step_file(step):
                     path.unlink()
 
+    def stop(self) -> None:
+        """End what another thread collects; its episodes are lost."""
+        for task in tuple(self.under_way):
+            task.get_loop().call_soon_threadsafe(task.cancel)
+
     def _collect(self, jobs: Sequence[Job], *, path: Path) -> list[Trajectory]:
-        with TrajectoryStore(path) as store:
-            return self.runner.run(
-                collect(jobs, concurrency=self.concurrency, store=store, on_done=self.on_done)
+        """Run what is owed; the first process stores it."""
+        with TrajectoryStore(path) if self.team.is_first else nullcontext() as store:
+            return self.runner.run(self._stoppable(jobs, store=store))
+
+    async def _stoppable(
+        self, jobs: Sequence[Job], *, store: TrajectoryStore | None
+    ) -> list[Trajectory]:
+        task = asyncio.current_task()
+        assert task is not None
+        self.under_way.add(task)
+        try:
+            return await collect(
+                jobs, concurrency=self.concurrency, store=store, on_done=self.on_done
             )
+        finally:
+            self.under_way.discard(task)
+
+    def _shared(self, own: Sequence[Trajectory], *, path: Path) -> list[Trajectory]:
+        """Those of all processes, in the order of the tasks; the first process stores them."""
+        if self.team.size == 1:
+            return list(own)
+        lines = self.team.gather_lists([dump_trajectory(trajectory) for trajectory in own])
+        found = [[load_trajectory(line) for line in of_rank] for of_rank in lines]
+        if self.team.is_first:
+            with TrajectoryStore(path) as store:
+                for trajectory in chain.from_iterable(found[1:]):
+                    store.append(trajectory)
+                    if self.on_done:
+                        self.on_done(trajectory)
+        groups = [
+            [list(group) for _, group in groupby(of_rank, key=lambda t: t.task.id)]
+            for of_rank in found
+        ]
+        in_turn = chain.from_iterable(zip_longest(*groups, fillvalue=[]))
+        return list(chain.from_iterable(in_turn))
 
 
 def step_file(step: int) -> str:

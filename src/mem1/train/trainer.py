@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -59,7 +59,8 @@ class Run:
     export: Callable[[Path], None]
     """Writes the policy as it is into a folder, with its tokenizer."""
     forget_computed: Callable[[], None]
-    """Tells the sampling engine, which shares the weights, to forget what it computed with them."""
+    """Tells the sampling engine, which shares the weights, to forget what it computed with them;
+    where it has a copy, brings that up to date."""
     on_step: Callable[[int, Mapping[str, float]], None]
     """Told of every step's metrics."""
     warn: Callable[[str], None]
@@ -87,32 +88,43 @@ def train(run: Run) -> Path:
     that are whole. Raises: TrainingError for a loss or gradient that isn't finite; the checkpoint
     before stays the newest.
     """
-    config = run.learner.config
+    config, team = run.learner.config, run.learner.team
     progress = _resume(run)
     last_step = progress.step if progress else None
-    with Logbook(run.folder, last_step=last_step, sinks=config.loggers) as logbook:
+    with (
+        Logbook(run.folder, last_step=last_step, sinks=config.loggers)
+        if team.is_first
+        else nullcontext()
+    ) as logbook:
         progress = progress or _begin(run, logbook)
         try:
             while progress.step < config.steps:
                 _advance(run, progress, logbook)
         except BaseException:
-            if not progress.updating and progress.step > progress.saved:
+            # Several processes save all at once or not at all, and one of them may be lost.
+            if not progress.updating and progress.step > progress.saved and team.size == 1:
                 _save(run, progress, is_best=False)
             raise
     return _export(run)
 
 
-def _begin(run: Run, logbook: Logbook) -> _Progress:
+def _begin(run: Run, logbook: Logbook | None) -> _Progress:
     """Evaluate the policy as it came."""
     _forget_after(run, step=0)
     metrics = _validate(run, step=0) if run.learner.config.eval_every else {}
     if metrics:
-        logbook.write(metrics, step=0)
-        run.on_step(0, metrics)
+        _tell(run, metrics, step=0, logbook=logbook)
     return _Progress(best=metrics.get("validation/reward"))
 
 
-def _advance(run: Run, progress: _Progress, logbook: Logbook) -> None:
+def _tell(run: Run, metrics: Mapping[str, float], *, step: int, logbook: Logbook | None) -> None:
+    """Args: `logbook`, None for all processes but the first."""
+    if logbook is not None:
+        logbook.write(metrics, step=step)
+        run.on_step(step, metrics)
+
+
+def _advance(run: Run, progress: _Progress, logbook: Logbook | None) -> None:
     """Make one step."""
     config, step = run.learner.config, progress.step + 1
     started = time.perf_counter()
@@ -129,8 +141,7 @@ def _advance(run: Run, progress: _Progress, logbook: Logbook) -> None:
         metrics |= _improve(run, trajectories, step=step)
         if _due(step, every=config.eval_every, last=config.steps):
             metrics |= _validate(run, step=step)
-        logbook.write(metrics, step=step)
-        run.on_step(step, metrics)
+        _tell(run, metrics, step=step, logbook=logbook)
         progress.place = moved(
             progress.place,
             score=metrics.get("em_per_objective", metrics["reward"]),
@@ -151,21 +162,24 @@ def _improve(run: Run, trajectories: Sequence[Trajectory], *, step: int) -> dict
     if learner.config.algorithm == "sft":
         learned = imitate(learner, trajectories, name=name)
     else:
-        experience = gather(trajectories, policy=learner.policy, config=learner.config)
-        write_advantages(
-            run.folder / ADVANTAGES / step_file(step),
-            trajectories,
-            advantages=experience.advantages_T.tolist(),
+        experience = gather(
+            trajectories, policy=learner.policy, config=learner.config, team=learner.team
         )
+        if learner.team.is_first:
+            write_advantages(
+                run.folder / ADVANTAGES / step_file(step),
+                trajectories,
+                advantages=experience.advantages_T.tolist(),
+            )
         learned = learn(learner, experience, name=name)
         if learner.config.shaping != ShapingConfig():
             learned["shaped_reward"] = float(experience.rewards_B.mean())
     run.forget_computed()
-    return {
-        **learned,
+    took = {
         "learn_s": time.perf_counter() - started,
         "peak_memory_gib": _peak_memory_bytes() / 2**30,
     }
+    return {**learned, **learner.team.most(took)}
 
 
 def _peak_memory_bytes() -> int:
@@ -223,6 +237,7 @@ def _save(run: Run, progress: _Progress, *, is_best: bool) -> None:
         checkpoint=Checkpoint(step=progress.step, parts=parts),
         keep_last=learner.config.keep_last,
         best=is_best,
+        team=learner.team,
     )
     progress.saved = progress.step
 
@@ -241,6 +256,7 @@ def _resume(run: Run) -> _Progress | None:
     if learner.critic_optimizer:
         learner.critic_optimizer.load(parts["critic_optimizer"])
     set_rng_state(parts["rng"])
+    run.forget_computed()
     _forget_after(run, step=found.step)
     place = Place.read(parts["curriculum"].info) if learner.config.curriculum else Place()
     best = parts["run"].info["best"]
@@ -250,6 +266,8 @@ def _resume(run: Run) -> _Progress | None:
 def _forget_after(run: Run, *, step: int) -> None:
     """Delete what the run has stored of the steps that it makes anew."""
     run.source.forget_after(step)
+    if not run.learner.team.is_first:
+        return
     for path in (run.folder / ADVANTAGES).glob("step-*.jsonl"):
         if path.name > step_file(step):
             path.unlink()

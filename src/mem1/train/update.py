@@ -18,8 +18,10 @@ from mem1.packing import PackedBatch, sampled_tokens
 from mem1.train import losses
 from mem1.train.config import TrainConfig
 from mem1.train.experience import Experience, MiniBatch, split, temperature
+from mem1.train.memory import memory_advice
 from mem1.train.optimizer import Optimizer
 from mem1.train.policy import Policy
+from mem1.train.team import Team
 from mem1.types import Trajectory
 
 
@@ -32,6 +34,8 @@ class Learner:
     critic_optimizer: Optimizer | None
     """Of a separate critic."""
     config: TrainConfig
+    team: Team = field(default_factory=Team)
+    """The processes that learn together."""
 
     @property
     def optimizers(self) -> dict[str, Optimizer]:
@@ -40,21 +44,28 @@ class Learner:
         return {name: optimizer for name, optimizer in found.items() if optimizer is not None}
 
     @classmethod
-    def create(cls, policy: Policy, *, config: TrainConfig) -> "Learner":
+    def create(cls, policy: Policy, *, config: TrainConfig, team: Team | None = None) -> "Learner":
         mini_batches = config.batch_size // (config.mini_batch_size or config.batch_size)
         total = config.steps * config.epochs * mini_batches
         critic = config.critic
         return cls(
             policy=policy,
             optimizer=Optimizer(
-                policy.policy_parameters(), config=config.optimizer, total_steps=total
+                policy.policy_parameters(),
+                config=config.optimizer,
+                total_steps=total,
+                rounded=policy.rounds,
             ),
             critic_optimizer=Optimizer(
-                policy.critic_parameters(), config=critic.optimizer, total_steps=total
+                policy.critic_parameters(),
+                config=critic.optimizer,
+                total_steps=total,
+                rounded=policy.rounds,
             )
             if critic and critic.kind == "separate"
             else None,
             config=config,
+            team=team or Team(),
         )
 
 
@@ -97,7 +108,7 @@ def imitate(learner: Learner, trajectories: Sequence[Trajectory], *, name: str) 
     """Supervised learning, `epochs` times over, on the tokens that the trajectories' replies are
     made of. Gives metrics and raises as `learn` does."""
     tokens = sampled_tokens(trajectories)
-    mini_batches = split(trajectories, tokens=tokens, config=learner.config)
+    mini_batches = split(trajectories, tokens=tokens, config=learner.config, team=learner.team)
     policy = learner.policy
 
     def backward(row: PackedBatch, weights: Tensor, sums: _Sums) -> Tensor:
@@ -122,20 +133,22 @@ def _update(
 ) -> dict[str, float]:
     """Add up the gradients of all rows and step: all optimizers or, if a loss or gradient isn't
     finite, none."""
-    policy, sums = learner.policy, _Sums()
+    policy, team, sums = learner.policy, learner.team, _Sums()
     first, *more = mini_batch.task_ids
     name = f"{name}, tasks {first}" + (f" and {len(more)} more" if more else "")
     policy.learn(True)
     try:
-        for row in mini_batch.rows:
-            weights = _tensor(mini_batch.weights_T, row, policy=policy)
-            loss = backward(row, weights, sums)
+        for row, counts in team.rounds(mini_batch.rows):
+            weights = _tensor(mini_batch.weights_T, row, policy=policy) * counts
+            with memory_advice(row, config=learner.config):
+                loss = backward(row, weights, sums)
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"{name}: the loss is {loss.item()}, nothing was updated: lower the learning "
                     "rate, or look at this batch's trajectories"
                 )
-            loss.backward()
+            with memory_advice(row, config=learner.config):
+                loss.backward()
         optimizers = learner.optimizers
         norms = {key: optimizer.clip(batch=name) for key, optimizer in optimizers.items()}
         for optimizer in optimizers.values():
@@ -144,7 +157,7 @@ def _update(
         policy.learn(False)
         for optimizer in learner.optimizers.values():
             optimizer.clear()
-    return norms | sums.total | sums.most
+    return norms | team.sums(sums.total) | team.most(sums.most)
 
 
 def _row_loss(
