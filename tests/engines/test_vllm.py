@@ -236,6 +236,7 @@ def test_a_server_of_our_own_that_cant_load_weights_tells_its_log(tiny, tmp_path
 
     with pytest.raises(ModelError, match=r"No such file or directory(?s:.*); its log .* ends:"):
         asyncio.run(run())
+    assert len(list(tmp_path.rglob("vllm-0.log"))) == 1
 
 
 def test_a_gap_that_grows_is_told_of(tiny, caplog):

@@ -137,7 +137,7 @@ class VLLMEngine:
         servers = [replica.server for replica in replicas if replica.server]
         lost = any(not server.running for server in servers)
         await _end(replicas, servers)
-        if replicas and not lost:
+        if replicas and not lost and self._refusal is None:
             # Else there are logs that say what was wrong.
             shutil.rmtree(self._folder, ignore_errors=True)
 
