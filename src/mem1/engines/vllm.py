@@ -135,9 +135,10 @@ class VLLMEngine:
     async def close(self) -> None:
         replicas, self._replicas = self._replicas, ()
         servers = [replica.server for replica in replicas if replica.server]
-        lost = any(not server.running for server in servers)
+        refused = bool(servers) and self._refusal is not None
+        telling = refused or any(not server.running for server in servers)
         await _end(replicas, servers)
-        if replicas and not lost and self._refusal is None:
+        if replicas and not telling:
             # Else there are logs that say what was wrong.
             shutil.rmtree(self._folder, ignore_errors=True)
 
