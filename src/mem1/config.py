@@ -38,6 +38,7 @@ _SAME_RESULTS = frozenset(
         "retriever.mode",
         "engine.max_batch",
         "engine.prefix_cache_tokens",
+        "engine.lookahead",
         "engine.concurrency",
         "engine.timeout_s",
         "engine.urls",
@@ -69,6 +70,9 @@ class LocalConfig:
     """Most replies sampled at once."""
     prefix_cache_tokens: int = 65_536
     """How many tokens' keys and values are kept, so that what sequences share is computed once."""
+    lookahead: int = 4
+    """Most tokens that are guessed from a reply's own text and computed with its next one: it then
+    takes fewer passes, and says the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -255,6 +255,7 @@ async def _sampler(
         eos_ids=renderer.eos_ids,
         max_batch=settings.max_batch,
         prefix_cache_tokens=settings.prefix_cache_tokens,
+        lookahead=settings.lookahead,
     )
 
 

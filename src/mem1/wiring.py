@@ -70,6 +70,7 @@ def _load_local(config: LocalConfig) -> tuple[Engine, Renderer]:
         dtype=config.dtype,
         max_batch=config.max_batch,
         prefix_cache_tokens=config.prefix_cache_tokens,
+        lookahead=config.lookahead,
         eos_ids=renderer.eos_ids,
     )
     return engine, renderer

@@ -69,7 +69,7 @@ def second_turn(first: Completion, *, kept=PROMPT, new=(7, 8), episode="e") -> R
 
 
 def test_only_what_is_new_and_the_last_token_are_computed():
-    engine = local()
+    engine = local(lookahead=0)
     passes = widths(engine)
     (first,) = complete(engine, ask(PROMPT))
     complete(engine, second_turn(first))

@@ -192,8 +192,8 @@ def test_top_p_keeps_to_the_nucleus():
 
 
 def test_rows_of_one_batch_keep_to_their_own_settings():
-    logprobs = torch.tensor([[0.5, 0.3, 0.2]]).log().repeat(4, 1)
-    found = _draw(logprobs, top_p=[1.0, 1.0, 0.6, 0.4], at=[0.79, 0.81, 0.99, 0.99])
+    probabilities = torch.tensor([[0.5, 0.3, 0.2]]).repeat(4, 1)
+    found = _draw(probabilities, top_p=[1.0, 1.0, 0.6, 0.4], at=[0.79, 0.81, 0.99, 0.99])
     assert found.tolist() == [1, 2, 1, 0]
     engine = LocalEngine(tiny(), codec=ByteRenderer(), max_batch=3)
     mixed = [request("hi", temperature=0), request("hi", seed=1, top_p=0.3), request("hi", seed=1)]

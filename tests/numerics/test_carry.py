@@ -72,10 +72,10 @@ def local(model, *, dictate: bool = True, **settings) -> LocalEngine:
     batch = engine._batch
     choose = batch._choose
 
-    def dictates(logprobs):
-        tokens = choose(logprobs)
-        for number, row in enumerate(batch._rows):
-            ids, done = dictated(row.request.sampling.seed), len(row.token_ids)
+    def dictates(scores, *, norm, places):
+        tokens = choose(scores, norm=norm, places=places)
+        for number, (row, ahead) in enumerate(places):
+            ids, done = dictated(row.request.sampling.seed), len(row.token_ids) + ahead
             tokens[number] = ids[done] if done < len(ids) else tokens[number]
         return tokens
 

@@ -1,6 +1,6 @@
 """THE BATCH of the local engine, in torch: who is in it, and one step of all.
 
-    TokenSequence -> Batch.add -> waiting -> a row, once one is free -> one token per step -> over
+    TokenSequence -> Batch.add -> waiting -> a row, once one is free -> some tokens a step -> over
 
 All but `add` runs in one thread, the engine's pool, which alone touches rows and prefixes.
 
@@ -9,13 +9,16 @@ Imported by `mem1.engines.local` alone, once torch is known to be there.
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate, takewhile
 
 import torch
+from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedModel
 
 from mem1.engines.base import Codec
 from mem1.engines.kernels import widened
 from mem1.engines.kv import KV, Held, PrefixStore, num_tokens
+from mem1.engines.lookup import Lookup
 from mem1.engines.sequence import TokenSequence
 from mem1.engines.slots import Slots, attending_over, can_batch
 
@@ -34,6 +37,7 @@ class Batch:
         eos_ids: frozenset[int],
         max_rows: int,
         prefix_cache_tokens: int,
+        lookahead: int,
     ) -> None:
         self._model = model
         self._codec = codec
@@ -41,6 +45,7 @@ class Batch:
         self._max_rows = max_rows
         self.together = can_batch(model)
         """Whether all rows share one forward pass, and keys and values can be evicted."""
+        self._lookahead = lookahead if self.together else 0
         remembers = self.together and prefix_cache_tokens > 0
         self._prefixes = PrefixStore(max_tokens=prefix_cache_tokens) if remembers else None
         self._waiting: deque[TokenSequence] = deque()
@@ -68,7 +73,7 @@ class Batch:
 
     @torch.inference_mode()
     def step(self) -> list[TokenSequence]:
-        """Let waiting sequences in, sample one token for each row. Gives those that are over."""
+        """Let waiting sequences in, sample for each row. Gives those that are over."""
         for row in reversed(range(len(self._rows))):
             if self._rows[row].future.done():
                 self._leave(row)
@@ -102,6 +107,8 @@ class Batch:
     def _join(self, sequence: TokenSequence, *, known: KV | None) -> None:
         """Give a sequence a row. Args: `known`, keys and values of its first tokens."""
         self._rows.append(sequence)
+        if self._lookahead:
+            sequence.lookup = Lookup(sequence.request.prompt_ids, most=self._lookahead)
         request, held = sequence.request, sequence.held
         if held and request.carry:
             sequence.new_ids = (held.last_id, *request.new_ids)
@@ -118,16 +125,25 @@ class Batch:
             self._slots.join(known, plain_ids=request.prompt_ids, position=num_tokens(known))
 
     def _forward(self) -> torch.Tensor:
-        """One pass over what is new of every row. Gives logits, shape (rows, vocab)."""
+        """One pass over what is new of every row. Gives logits, shape (tokens, vocab): of each row
+        those of its last token but its guess, and of each token of that."""
         device = self._model.device
         new = [row.new_ids for row in self._rows]
-        positions = self._slots.begin([len(ids) for ids in new], device=device)
-        ends = torch.tensor([len(ids) for ids in new], device=device).cumsum(0) - 1
+        decoding = takewhile(lambda row: row.token_ids or len(row.new_ids) == 1, self._rows)
+        positions = self._slots.begin(
+            [len(ids) for ids in new], num_decoding=sum(1 for _ in decoding), device=device
+        )
+        told_ends = accumulate(map(len, new))
+        ends = [
+            place
+            for row, end in zip(self._rows, told_ends, strict=True)
+            for place in range(end - 1 - len(row.guess), end)
+        ]
         with attending_over(self._slots, self._model) as told:
             output = self._model(
                 input_ids=torch.tensor([[token for ids in new for token in ids]], device=device),
                 position_ids=positions,
-                logits_to_keep=ends,
+                logits_to_keep=torch.tensor(ends, device=device),
                 **told,
             )
         self._slots.end()
@@ -153,29 +169,62 @@ class Batch:
         return torch.cat(logits)
 
     def _sample(self, logits: torch.Tensor) -> None:
-        """Append one token to each row. Log-probabilities are of the full softmax, fp32 at
-        least."""
-        scale = [row.request.sampling.temperature or 1.0 for row in self._rows]
-        at = torch.tensor(scale, device=logits.device)[:, None]
-        logprobs = (widened(logits) / at).log_softmax(-1)
-        tokens = self._choose(logprobs)
-        chosen = logprobs.gather(1, tokens[:, None])[:, 0]
-        for row, token, logprob in zip(self._rows, tokens.tolist(), chosen.tolist(), strict=True):
+        """Append to each row its next token, and what was guessed behind it as far as it's what is
+        sampled. Log-probabilities are of the full softmax, fp32 at least.
+
+        Args: `logits`, shape (tokens, vocab), those of a row one after the other.
+        """
+        places = [(row, ahead) for row in self._rows for ahead in range(len(row.guess) + 1)]
+        scale = [row.request.sampling.temperature or 1.0 for row, _ in places]
+        scores = widened(logits)
+        if set(scale) != {1.0}:
+            scores = scores / torch.tensor(scale, device=logits.device)[:, None]
+        norm = scores.logsumexp(-1)
+        tokens = self._choose(scores, norm=norm, places=places)
+        logprobs = scores.gather(1, tokens[:, None])[:, 0] - norm
+        found = iter(zip(tokens.tolist(), logprobs.tolist(), strict=True))
+        for number, row in enumerate(self._rows):
+            self._take(number, [next(found) for _ in range(len(row.guess) + 1)])
+
+    def _choose(
+        self,
+        scores: torch.Tensor,
+        *,
+        norm: torch.Tensor,
+        places: Sequence[tuple[TokenSequence, int]],
+    ) -> torch.Tensor:
+        """The token of each place, shape (places,). Args: `scores`, shape (places, vocab), the
+        log-probabilities plus `norm`, shape (places,)."""
+        settings = [row.request.sampling for row, _ in places]
+        drawn = [number for number, of in enumerate(settings) if of.temperature > 0]
+        if not drawn:
+            return scores.argmax(-1)
+        everywhere = len(drawn) == len(places)
+        tokens = norm.new_empty(len(places), dtype=torch.long) if everywhere else scores.argmax(-1)
+        own = (scores, norm) if everywhere else (scores[drawn], norm[drawn])
+        tokens[drawn] = _draw(
+            (own[0] - own[1][:, None]).exp(),
+            top_p=[settings[number].top_p for number in drawn],
+            at=[places[number][0].uniform(places[number][1]) for number in drawn],
+        )
+        return tokens
+
+    def _take(self, number: int, sampled: Sequence[tuple[int, float]]) -> None:
+        """Append what was sampled to a row. Args: `sampled`, token and log-probability of the next
+        place, and of each place behind a guessed token, where it counts if the guess was right."""
+        row = self._rows[number]
+        guess, first = row.guess, len(row.token_ids)
+        for (token, logprob), guessed in zip(sampled, (*guess, None), strict=True):
             row.append(token, logprob=logprob)
             row.check_end(codec=self._codec, eos_ids=self._eos_ids)
-
-    def _choose(self, logprobs: torch.Tensor) -> torch.Tensor:
-        """Each row's next token, shape (rows,). Args: `logprobs`, shape (rows, vocab)."""
-        settings = [row.request.sampling for row in self._rows]
-        tokens = logprobs.argmax(-1)
-        drawn = [number for number, of in enumerate(settings) if of.temperature > 0]
-        if drawn:
-            tokens[drawn] = _draw(
-                logprobs[drawn],
-                top_p=[settings[number].top_p for number in drawn],
-                at=[self._rows[number].rng.random() for number in drawn],
-            )
-        return tokens
+            if row.text is not None or token != guessed:
+                break
+        taken = len(row.token_ids) - first
+        if guess:
+            self._slots.rewind(number, len(guess) + 1 - taken)
+        if row.lookup:
+            row.lookup.learn(guessed=len(guess), right=taken - 1)
+        row.look_ahead()
 
     def _take_finished(self) -> list[TokenSequence]:
         finished = [row for row in self._rows if row.text is not None]
@@ -206,15 +255,33 @@ def _share(ids: Sequence[int], other: TokenSequence, *, more_than: int) -> bool:
     return len(ids) > end and ids[:end] == other.request.prompt_ids[:end]
 
 
-def _draw(logprobs: torch.Tensor, *, top_p: Sequence[float], at: Sequence[float]) -> torch.Tensor:
+_BLOCK = 256
+
+
+def _draw(
+    probabilities: torch.Tensor, *, top_p: Sequence[float], at: Sequence[float]
+) -> torch.Tensor:
     """In each row the token at quantile `at` of the distribution, cut to its smallest nucleus of
-    mass `top_p` (Holtzman et al. 2020). Shapes: logprobs (rows, vocab), the others (rows,)."""
-    probabilities = logprobs.double().exp()
-    quantile, nucleus = probabilities.new_tensor([at, top_p])[..., None]
+    mass `top_p` (Holtzman et al. 2020). Shapes: probabilities (rows, vocab), the others (rows,).
+
+    Looks for the block of tokens first, then for the token: sums in float64, and few of them.
+    """
+    nucleus = probabilities.new_tensor(top_p)[:, None]
     if min(top_p) < 1:
         ordered, order = probabilities.sort(descending=True)
         outside = (ordered.cumsum(-1) - ordered >= nucleus) & (nucleus < 1)
-        probabilities.scatter_(1, order, ordered.masked_fill(outside, 0.0))
-    mass = probabilities.cumsum(-1)
-    found = torch.searchsorted(mass, quantile * mass[:, -1:], right=True)[:, 0]
-    return found.clamp(max=mass.shape[1] - 1)
+        probabilities = probabilities.scatter(1, order, ordered.masked_fill(outside, 0.0))
+    blocks = pad(probabilities, (0, -probabilities.shape[1] % _BLOCK)).unflatten(1, (-1, _BLOCK))
+    ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    goal = torch.tensor(at, dtype=torch.float64, device=ends.device)[:, None] * ends[:, -1:]
+    block = _place(ends, goal)
+    before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)
+    inside = blocks[torch.arange(len(blocks)), block[:, 0]].double().cumsum(-1)
+    return (block * _BLOCK + _place(inside, goal - before))[:, 0]
+
+
+def _place(sums: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+    """In each row the first place whose sum is above the goal, which rounding may have lifted to
+    the last sum: something has mass there. Shapes: sums (rows, places), goal (rows, 1)."""
+    below = torch.nextafter(sums[:, -1:], sums.new_zeros(()))
+    return torch.searchsorted(sums, torch.minimum(goal, below), right=True)

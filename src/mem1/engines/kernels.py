@@ -66,14 +66,15 @@ def padded(
         step = max(_STEP, 1 << max(size.bit_length() - 4, 0))
         members.setdefault(-(-size // step) * step, []).append(number)
     return [
-        _group(starts[numbers], sizes[numbers], width=width, device=device)
+        beside(starts[numbers], sizes[numbers], width=width, device=device)
         for width, numbers in members.items()
     ]
 
 
-def _group(
+def beside(
     starts: np.ndarray, sizes: np.ndarray, *, width: int, device: torch.device | None
 ) -> Padded:
+    """One group of sequences, padded to `width`."""
     columns = np.arange(width)
     read = (starts[:, None] + np.minimum(columns, sizes[:, None] - 1)).ravel()
     is_real = (columns < sizes[:, None]).ravel()
@@ -119,7 +120,6 @@ def attend_part(
     query, lse (rows, heads, queries).
     """
     if query.device.type == "cpu":
-        bias = None if bias is None else bias.to(query.dtype)
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, keys, values, 0.0, False, attn_mask=bias, scale=scale
         )
@@ -129,6 +129,21 @@ def attend_part(
     scores = scores if bias is None else scores + bias
     lse = scores.logsumexp(-1)
     return widened((scores - lse[..., None]).exp().to(values.dtype) @ values), lse
+
+
+def joined(before: tuple[Tensor, Tensor], after: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Keys and values, and those that come behind them."""
+    keys, values = (torch.cat(pair, dim=2) for pair in zip(before, after, strict=True))
+    return keys, values
+
+
+def causal_bias(sizes: np.ndarray, counts: np.ndarray, *, device: torch.device) -> Tensor:
+    """What is added to the scores of rows that have so many keys and a few new ones, shape
+    (rows, 1, most new ones, most keys): a token sees those up to its own."""
+    ends = sizes[:, None] + np.minimum(np.arange(counts.max(initial=0)), counts[:, None] - 1)
+    unseen = np.arange(ends.max(initial=-1) + 1) > ends[:, :, None]
+    bias = np.where(unseen, np.float32(-np.inf), np.float32(0))
+    return torch.from_numpy(bias)[:, None].to(device)
 
 
 def widened(tensor: Tensor) -> Tensor:

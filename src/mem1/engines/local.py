@@ -1,7 +1,7 @@
 """Any Hugging Face causal language model in this process.
 
     Request -> waiting -> prefill (only what no earlier sequence shares) -> a row of the batch
-            -> one token per step for all rows -> Completion; the row is free for the next
+            -> a token or more per step for all rows -> Completion; the row is free for the next
 
 Continuous batching: sequences join and leave the decoding batch at any step. What a sequence gets
 sampled depends on its own seed only. Sampled ids are never decoded and encoded again.
@@ -43,10 +43,12 @@ class LocalEngine:
         eos_ids: Sequence[int] = (),
         max_batch: int = 16,
         prefix_cache_tokens: int = 65_536,
+        lookahead: int = 4,
     ) -> None:
         """Args: `eos_ids`, ids that end a reply besides those of the model's generation config;
         `max_batch`, most sequences decoded at once; `prefix_cache_tokens`, how many tokens' keys
-        and values are kept for reuse (0: none)."""
+        and values are kept for reuse (0: none); `lookahead`, most tokens of a reply that are
+        guessed from its text and computed with the next one (0: none), which changes no reply."""
         from mem1.engines.batch import Batch
 
         if "past_key_values" not in inspect.signature(model.forward).parameters:
@@ -62,6 +64,7 @@ class LocalEngine:
             eos_ids=frozenset([*eos_ids, *_listed(model.generation_config.eos_token_id)]),
             max_rows=max_batch,
             prefix_cache_tokens=prefix_cache_tokens,
+            lookahead=lookahead,
         )
         self._held: dict[Hashable, Held] = {}
         """What each episode has left to its next request."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mem1.engines.base import Codec, Request
+from mem1.engines.lookup import Lookup
 from mem1.types import Completion
 
 if TYPE_CHECKING:
@@ -31,8 +32,13 @@ class TokenSequence:
     finish_reason: str = "length"
     new_ids: tuple[int, ...] = ()
     """What the next forward pass takes of it."""
+    guess: tuple[int, ...] = ()
+    """The last of `new_ids`: what may be sampled in this pass, besides the next token."""
+    lookup: Lookup | None = None
+    """Where guesses come from; None: nothing is guessed."""
     cache: Any = None
     """Keys and values of its own, for models that can't be batched."""
+    _uniforms: list[float] = field(default_factory=list[float])
     _num_plain: int | None = None
     """Tokens of the prompt before the first gap; None: there's no gap."""
 
@@ -64,10 +70,24 @@ class TokenSequence:
         end = carry.start + len(self.request.new_ids) + len(self.token_ids)
         return (*carry.kept, *range(carry.start, end))
 
+    def uniform(self, ahead: int) -> float:
+        """The random number in [0, 1) of the next token, or of one `ahead` tokens behind it: it
+        depends on the seed and the token's place alone."""
+        while len(self._uniforms) <= len(self.token_ids) + ahead:
+            self._uniforms.append(self.rng.random())
+        return self._uniforms[len(self.token_ids) + ahead]
+
     def append(self, token_id: int, *, logprob: float) -> None:
         self.token_ids.append(token_id)
         self.logprobs.append(logprob)
-        self.new_ids = (token_id,)
+        if self.lookup:
+            self.lookup.append(token_id)
+
+    def look_ahead(self) -> None:
+        """Be ready for the next pass: it takes the last token, and what may come behind it."""
+        room = self.request.max_tokens - len(self.token_ids) - 1
+        self.guess = self.lookup.guess()[:room] if self.lookup else ()
+        self.new_ids = (self.token_ids[-1], *self.guess)
 
     def check_end(self, *, codec: Codec, eos_ids: frozenset[int]) -> None:
         """Be over if the last token was the end."""

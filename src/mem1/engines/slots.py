@@ -25,7 +25,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from mem1.carry import common_prefix
-from mem1.engines.kernels import attend_part, attend_whole, padded
+from mem1.engines.kernels import attend_part, attend_whole, beside, causal_bias, joined, padded
 from mem1.engines.kv import KV, num_tokens
 from mem1.errors import ModelError
 
@@ -186,7 +186,7 @@ class Slots(Cache):
         ]
         if not on_head:
             return [(keys.clone(), values.clone()) for keys, values in own]
-        return [_cat(*pair) for pair in zip(self._head, own, strict=True)]
+        return [joined(*pair) for pair in zip(self._head, own, strict=True)]
 
     def clear(self) -> None:
         """Drop all rows and their keys and values; their room stays."""
@@ -217,9 +217,14 @@ class Slots(Cache):
             for buffer in chain.from_iterable(self._buffers):
                 buffer[number, :, : row.size] = buffer[number, :, size : size + row.size].clone()
 
-    def begin(self, num_new: Sequence[int], *, device: torch.device) -> torch.Tensor:
+    def begin(
+        self, num_new: Sequence[int], *, num_decoding: int, device: torch.device
+    ) -> torch.Tensor:
         """Get ready for a forward pass over so many new tokens of each row. Gives their positions,
-        shape (1, num_new)."""
+        shape (1, num_new).
+
+        Args: `num_decoding`, the first rows, which have a few new tokens; the others join.
+        """
         for row, count in zip(self._rows, num_new, strict=True):
             row.num_new = count
         counts = np.array(num_new)
@@ -228,9 +233,15 @@ class Slots(Cache):
         sizes, positions = np.array([(row.size, row.position) for row in self._rows]).T
         self._at = torch.from_numpy(np.stack([owner, sizes[owner] + within])).to(device)
         self._width = int((sizes + counts).max())
-        self._decoding = next((n for n, count in enumerate(num_new) if count != 1), self.count)
-        self._bias = _bias(sizes[: self._decoding], device=device)
-        joining = range(self._decoding, self.count)
+        self._decoding = num_decoding
+        ours, at_most = slice(num_decoding), int(counts[:num_decoding].max(initial=0))
+        self._bias = causal_bias(sizes[ours], counts[ours], device=device)
+        self._beside = (
+            beside(starts[ours], counts[ours], width=at_most, device=device)
+            if at_most > 1
+            else None
+        )
+        joining = range(num_decoding, self.count)
         fresh = [n for n in joining if not self._past(self._rows[n])]
         self._fresh = padded(starts[fresh], counts[fresh], device=device)
         self._others = [
@@ -262,6 +273,11 @@ class Slots(Cache):
             if row.evicted:
                 self._evict(number)
 
+    def rewind(self, number: int, count: int) -> None:
+        """Give up a row's last tokens, which were a wrong guess."""
+        row = self._rows[number]
+        row.size, row.position = row.size - count, row.position - count
+
     def _evict(self, number: int) -> None:
         """Give up the keys and values of what a row has evicted; the others move up."""
         row = self._rows[number]
@@ -291,9 +307,14 @@ class Slots(Cache):
     ) -> torch.Tensor:
         """Attention of all new tokens: query and result of shape (1, num_heads, num_new, dim)."""
         out = torch.empty_like(query)
-        if self._decoding:
+        if self._beside:
+            beside = self._beside.beside(query)
+            self._beside.put_back(self._attend_decoding(layer, beside, scale=scale), into=out)
+        elif self._decoding:
             own = slice(self._decoding)
-            out[:, :, own] = self._attend_decoding(layer, query[:, :, own], scale=scale)
+            alone = query[0, :, own].transpose(0, 1)[:, :, None]
+            found = self._attend_decoding(layer, alone, scale=scale)
+            out[0, :, own] = found[:, :, 0].transpose(0, 1)
         for group in self._fresh:
             apart = [group.beside(tensor) for tensor in (query, key, value)]
             group.put_back(attend_whole(*apart, causal=True, scale=scale), into=out)
@@ -316,22 +337,25 @@ class Slots(Cache):
         row = self._rows[number]
         size = row.size + row.num_new
         own = tuple(buffer[number : number + 1, :, :size] for buffer in self._buffers[layer])
-        keys, values = _cat(self._head[layer], own) if row.on_head else own
+        keys, values = joined(self._head[layer], own) if row.on_head else own
         return attend_whole(query, keys, values, mask=sees, scale=scale)
 
     def _attend_decoding(
         self, layer: int, query: torch.Tensor, *, scale: float | None
     ) -> torch.Tensor:
-        """One new token a row: the heads that share keys are the queries of these keys."""
+        """A few new tokens a row: the heads that share keys are the queries of these keys. Query
+        and result of shape (rows, num_heads, tokens, dim)."""
         count, width = self._decoding, self._bias.shape[3]
         keys, values = (buffer[:count, :, :width] for buffer in self._buffers[layer])
-        num_heads, dim = query.shape[1], query.shape[3]
-        # (1, num_heads, count, dim) -> (count, num_kv_heads, groups, dim)
-        grouped = query[0].transpose(0, 1).reshape(count, keys.shape[1], -1, dim)
+        # (rows, num_kv_heads, groups * tokens, dim)
+        grouped = query.reshape(count, keys.shape[1], -1, query.shape[3])
+        if 1 < self._bias.shape[2] < grouped.shape[2]:
+            self._bias = self._bias.repeat(1, 1, grouped.shape[2] // self._bias.shape[2], 1)
+        self._bias = self._bias.to(query.dtype)
         out, lse = attend_part(grouped, keys, values, bias=self._bias, scale=scale)
         if self._head and any(row.on_head for row in self._rows[:count]):
             out = self._with_head(layer, grouped, out, lse, scale=scale)
-        return out.reshape(count, num_heads, dim).transpose(0, 1)[None].to(query.dtype)
+        return out.reshape(query.shape).to(query.dtype)
 
     def _with_head(
         self,
@@ -371,18 +395,3 @@ class Slots(Cache):
         # Zeros, since what is masked still gets multiplied: by 0, which garbage may survive.
         rows = like.new_zeros((self._max_rows, room, like.shape[1], like.shape[3]))
         return rows.transpose(1, 2)
-
-
-def _cat(
-    before: tuple[torch.Tensor, torch.Tensor], after: tuple[torch.Tensor, ...]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    keys, values = (torch.cat(pair, dim=2) for pair in zip(before, after, strict=True))
-    return keys, values
-
-
-def _bias(sizes: np.ndarray, *, device: torch.device) -> torch.Tensor:
-    """What is added to the scores of rows that have so many keys and one new one, shape
-    (rows, 1, 1, most of them)."""
-    unseen = np.arange(sizes.max(initial=-1) + 1) > sizes[:, None]
-    bias = np.where(unseen, np.float32(-np.inf), np.float32(0))
-    return torch.from_numpy(bias)[:, None, None].to(device)
