@@ -5,9 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from mem1.config import BM25Config, LocalConfig, RunSettings, load_config, parse_policy, save_config
+from mem1.config import (
+    BM25Config,
+    LocalConfig,
+    RunSettings,
+    imported,
+    load_config,
+    make_reward,
+    parse_policy,
+    save_config,
+)
 from mem1.context import Budget, Full, InternalState, Window
 from mem1.errors import BudgetError, ConfigError, StoreError
+from mem1.rewards import F1Reward, WebShopReward
 
 MINIMAL = """
 [engine]
@@ -159,3 +169,26 @@ def test_a_continued_run_may_go_faster(config_file, tmp_path):
     save_config(config, tmp_path / "run")
     save_config(replace(config, run=RunSettings(concurrency=2)), tmp_path / "run")
     assert load_config(tmp_path / "run" / "config.toml").run.concurrency == 2
+
+
+def test_what_a_package_gives_under_a_name_is_found(tmp_path, monkeypatch):
+    """An installed package, as `importlib.metadata` sees one."""
+    (tmp_path / "theirs.py").write_text(
+        "from mem1.context import Window as Brief\nfrom mem1.rewards import F1Reward as Kind\n"
+    )
+    info = tmp_path / "theirs-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[mem1]\nbrief = theirs:Brief\nkind = theirs:Kind\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert str(parse_policy("brief(k=3)")) == "window(k=3)"
+    assert make_reward("kind") == F1Reward()
+    assert imported("brief", what="tools.functions").__name__ == "Window"
+
+
+def test_a_reward_takes_settings_and_unknown_ones_are_named():
+    assert make_reward("webshop(format_fault = -1)") == WebShopReward(format_fault=-1.0)
+    with pytest.raises(ConfigError, match=r"unknown setting run\.reward\.webshop\.fault"):
+        make_reward("webshop(fault = -1)")
+    with pytest.raises(ConfigError, match=r"run\.reward: unknown emm: did you mean em\?"):
+        make_reward("emm")

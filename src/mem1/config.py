@@ -131,7 +131,8 @@ class ContextConfig:
     """`[context]`: the policies to run, each over all tasks."""
 
     policies: tuple[str, ...] = ("internal_state",)
-    """Names with settings, for example `window(k=2)`; `package.module:Class` for your own."""
+    """Names with settings, for example `window(k=2)`; for your own `package.module:Class`, or the
+    name of an entry point in group `mem1`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +236,7 @@ class RunSettings:
     """Whether the task prompt states the cap on the internal state."""
     reward: str = "em"
     """`em` or `f1`, summed over the objectives; `webshop`, or with settings
-    `webshop(format_fault=-1)`; or `package.module:Class` for your own."""
+    `webshop(format_fault=-1)`; for your own as in `context.policies`."""
 
     def turns_for(self, num_objectives: int) -> int:
         """Raises ConfigError if the table has no entry for this number of objectives."""
@@ -327,7 +328,7 @@ def _made(spec: str, *, known: Mapping[str, type[Any]], at: str) -> Any:
     if not match:
         raise ConfigError(f"{at}: {spec!r} isn't of the form  name(key=value, …)")
     name, arguments = match[1], match[2] or ""
-    if name not in known and ":" not in name:
+    if not (name in known or ":" in name or _entry_points(name)):
         raise ConfigError(f"{at}: unknown {name}{suggestion(name, known)}")
     found = known[name] if name in known else imported(name, what=at)
     if not arguments and not is_dataclass(found):
@@ -349,11 +350,16 @@ def imported(name: str, *, what: str) -> Any:
     module, _, attribute = name.partition(":")
     try:
         if not attribute:
-            (point,) = importlib.metadata.entry_points(group="mem1", name=name)
+            (point,) = _entry_points(name)
             return point.load()
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{what} {name}: {error}") from error
+
+
+def _entry_points(name: str) -> importlib.metadata.EntryPoints:
+    """What installed packages give under a name."""
+    return importlib.metadata.entry_points(group="mem1", name=name)
 
 
 def save_config(config: RunConfig, folder: Path) -> None:

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import socket
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -108,3 +111,52 @@ def test_one_that_never_answers_is_given_up():
 
     with pytest.raises(ConfigError, match=r"doesn't answer within 0\.5 s"):
         asyncio.run(go())
+
+
+OVER_HTTP = """
+import socket
+import subprocess
+import sys
+import time
+from mcp.server import MCPServer
+
+server = MCPServer("over http")
+
+@server.tool()
+def add(left: int, right: int) -> int:
+    \"\"\"The sum.\"\"\"
+    return left + right
+
+server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def over_http(tmp_path):
+    """The URL of a server that speaks HTTP."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "server.py").write_text(OVER_HTTP)
+    server = subprocess.Popen([sys.executable, tmp_path / "server.py", str(port)])
+    try:
+        for _ in range(300):
+            with socket.socket() as knock:
+                if knock.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_server_over_http_is_called_as_one_over_pipes(over_http):
+    names, found = ask(over_http, ("add", {"left": 2, "right": 3}), ("add", {"left": "x"}))
+    assert (list(names), found[0]) == (["add"], "5")
+    assert found[1] == "add was not called: 'right' is a required property"
+
+
+def test_an_address_where_nobody_listens_is_named():
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1:9/mcp"):
+        ask("http://127.0.0.1:9/mcp")
