@@ -1,9 +1,11 @@
 """What verl finds when it loads us: a loop and a trainer of our name, a config that it accepts."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -89,7 +91,8 @@ def test_where_it_runs_is_the_users_and_how_it_learns_the_configs(tmp_path):
         accepted(config, tmp_path, "actor_rollout_ref.rollout.name=sglang")
 
 
-def test_a_launch_without_its_training_file_says_how_to_write_it(tmp_path):
+def test_a_launch_without_its_training_file_says_how_to_write_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("VERL_USE_EXTERNAL_MODULES", "")  # which the launcher sets
     with pytest.raises(DataError, match=r"mem1 data export configs/learn.toml --format verl -o "):
         main(["configs/learn.toml", "--data", str(tmp_path), "--dry-run"])
 
@@ -191,3 +194,26 @@ def test_what_verl_stores_of_a_row_is_what_was_sampled(tmp_path):
         assert stored["response_mask"].tolist() == [1] * turn.completion.num_tokens
         assert stored["rollout_log_probs"].tolist() == pytest.approx(turn.completion.logprobs)
         assert stored["rm_scores"].sum() == trajectories[1].reward
+
+
+def test_an_update_by_verls_fsdp_worker_is_the_update_of_our_own_trainer():
+    folders = [
+        Path(__file__).parent,
+        *(Path(__file__).parents[1] / n for n in ("train", "packing")),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(folders[0] / "verl_update.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
+    )
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["steps"] == 2
+    for name in ("policy_loss", "entropy", "kl", "grad_norm"):
+        verls, own = told[name]
+        assert verls == pytest.approx(own, rel=1e-5, abs=1e-6), name
+    # Adam makes the most of a gradient's last bits where it's next to zero.
+    assert told["moved"] >= 1e-4
+    assert told["apart"] <= 1e-5
+    assert told["apart_mean"] <= 1e-9

@@ -4,7 +4,7 @@ vLLM servers and the FSDP engines, is done by a tiny model instead."""
 import asyncio
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 from verl.utils import tensordict_utils as tu
+from verl.workers.engine_workers import TrainingWorker
 from verl.workers.rollout.llm_server import LLMServerClient
 from verl.workers.rollout.replica import TokenOutput
 from verl.workers.rollout.router import GlobalRequestLoadBalancer
@@ -159,18 +160,26 @@ class Workers:
 
 
 def _mini_batches(chunk: Any, *, rank: int) -> list[list[str]]:
-    """The keys of a rank's rows, step by step, as `TrainingWorker.train_mini_batch` cuts them."""
-    told = chunk.extra_info
-    assert "mini_batch_size" not in told
-    assert len(chunk) % told["num_mini_batch"] == 0
-    iterator = tu.make_iterator(
-        TensorDict({"place": torch.arange(len(chunk))}, batch_size=len(chunk)),
-        mini_batch_size=len(chunk) // told["num_mini_batch"],
-        epochs=told["epochs"],
-        seed=told["seed"] + rank,
-        dataloader_kwargs=told["dataloader_kwargs"],
+    """The keys of a rank's rows, step by step, as verl's training worker cuts them."""
+    seen: list[list[str]] = []
+
+    def train_batch(part: TensorDict) -> TensorDict:
+        seen.append([chunk.keys[place] for place in part["place"].tolist()])
+        return tu.get_tensordict({}, {"metrics": {}})
+
+    engine = SimpleNamespace(
+        get_data_parallel_size=lambda: 2,
+        get_data_parallel_rank=lambda: rank,
+        train_mode=lambda **_: nullcontext(),
+        is_mp_src_rank_with_outputs=lambda: True,
     )
-    return [[chunk.keys[place] for place in part["place"].tolist()] for part in iterator]
+    profiler = SimpleNamespace(step=lambda: None)
+    worker = SimpleNamespace(engine=engine, train_batch=train_batch, profiler=profiler)
+    data = TensorDict({"place": torch.arange(len(chunk))}, batch_size=len(chunk))
+    for name, value in chunk.extra_info.items():
+        tu.assign_non_tensor_data(data, name, value)
+    TrainingWorker.train_mini_batch.__wrapped__(worker, data)
+    return seen
 
 
 def read(batch: Any, *fields: str) -> Any:

@@ -43,13 +43,13 @@ def actor_loss(
         old, sampled_logprobs=told["rollout_log_probs"], cap=settings.importance_cap
     )
     parts = {
-        "loss": surrogate.loss * importance,
+        "policy_loss": surrogate.loss,
         "entropy": entropy,
         "ratio": surrogate.ratio,
         "clip_fraction": surrogate.clipped.float(),
         "logprob_gap": (old - told["rollout_log_probs"]).abs(),
     }
-    total = parts["loss"] - settings.entropy * entropy
+    total = surrogate.loss * importance - settings.entropy * entropy
     if in_loss:
         parts["kl"] = losses.kl_divergence(
             logprobs, ref_logprobs=told["ref_log_prob"], estimator=settings.kl_estimator
