@@ -185,6 +185,8 @@ class _Cut:
         assert isinstance(module, FSDPModule)
         # Losses are weighted by the whole mini-batch: gradients are added up, not averaged.
         module.set_gradient_divide_factor(1.0)
+        # Gloo has nothing else.
+        module.set_force_sum_reduction_for_comms(True)
 
 
 def _widen(model: nn.Module) -> None:
