@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from mem1.context import POLICIES, Budget, ContextPolicy
 from mem1.engines.openai import OpenAIConfig
-from mem1.engines.vllm_config import VLLMConfig
+from mem1.engines.vllm import VLLMConfig
 from mem1.errors import ConfigError, StoreError
 from mem1.files import atomic_write
 from mem1.rewards import REWARDS, Reward

@@ -17,10 +17,9 @@ from mem1.chat import ByteRenderer
 from mem1.engines import Carry, Engine, Request, carrying
 from mem1.engines.openai import OpenAIConfig, OpenAIEngine
 from mem1.engines.scripted import ScriptedEngine
-from mem1.engines.vllm import VLLMEngine
-from mem1.engines.vllm_config import VLLMConfig
-from mem1.engines.vllm_replica import Replica
-from mem1.engines.vllm_wire import VLLMApi
+from mem1.engines.vllm import VLLMConfig, VLLMEngine
+from mem1.engines.vllm.replica import Replica
+from mem1.engines.vllm.wire import VLLMApi
 from mem1.errors import ConfigError
 from mem1.types import Completion, Sampling
 

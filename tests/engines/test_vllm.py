@@ -17,7 +17,7 @@ from tokenizers import Tokenizer  # noqa: E402
 from mem1.chat.hf import HFRenderer  # noqa: E402
 from mem1.engines import Request  # noqa: E402
 from mem1.engines.vllm import VLLMEngine  # noqa: E402
-from mem1.engines.vllm_config import VLLMConfig  # noqa: E402
+from mem1.engines.vllm.config import VLLMConfig  # noqa: E402
 from mem1.errors import ConfigError, EngineError, ModelError  # noqa: E402
 from mem1.train.tiny import make_tiny  # noqa: E402
 from mem1.types import Completion, Sampling  # noqa: E402

@@ -1,6 +1,6 @@
 """Requests go where their prompt is cached, and nobody waits behind a replica that is too busy."""
 
-from mem1.engines.vllm_routes import Routes
+from mem1.engines.vllm.routes import Routes
 
 RULES = tuple(range(1000, 1040))
 """How every prompt begins."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mem1.engines import vllm_server
-from mem1.engines.vllm_config import VLLMConfig
-from mem1.engines.vllm_server import Server, free_ports, launch, launch_all
+from mem1.engines.vllm import VLLMConfig
+from mem1.engines.vllm import server as vllm_server
+from mem1.engines.vllm.server import Server, free_ports, launch, launch_all
 from mem1.errors import ConfigError, ModelError
 
 SERVES = """

@@ -4,7 +4,7 @@
     Request  -> the replica that has most of the prompt in its cache -> Completion
     forget() -> before the next request: Weights.write -> a folder -> each replica loads it in place
 
-An SGLang server that runs already is taken, too. What tells servers apart is in `vllm_wire`.
+An SGLang server that runs already is taken, too. What tells servers apart is in `wire`.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from statistics import fmean
 from typing import Protocol, Self
 
 from mem1.engines.base import Codec, Request, cannot_carry
-from mem1.engines.vllm_config import VLLMConfig
-from mem1.engines.vllm_replica import PROBE, Replica, check_temperature, connect
-from mem1.engines.vllm_routes import Routes
-from mem1.engines.vllm_server import Server, launch_all
+from mem1.engines.vllm.config import VLLMConfig
+from mem1.engines.vllm.replica import PROBE, Replica, check_temperature, connect
+from mem1.engines.vllm.routes import Routes
+from mem1.engines.vllm.server import Server, launch_all
 from mem1.errors import ConfigError, EngineError, Mem1Error, ModelError, StoreError
 from mem1.types import Completion
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from mem1.engines.base import Codec, Request
 from mem1.engines.openai import OpenAIEngine, probe
-from mem1.engines.vllm_config import VLLMConfig
-from mem1.engines.vllm_server import Server
-from mem1.engines.vllm_wire import Api, SGLangApi, VLLMApi
+from mem1.engines.vllm.config import VLLMConfig
+from mem1.engines.vllm.server import Server
+from mem1.engines.vllm.wire import Api, SGLangApi, VLLMApi
 from mem1.errors import ConfigError, EngineError, Mem1Error, ModelError
 from mem1.types import Completion
 

@@ -1,6 +1,6 @@
 """A COMMAND THAT ENDS WITH WHOEVER STARTED IT, whatever that died of. Standard library only.
 
-    python -I vllm_guard.py COMMAND ARGUMENT…   run as the leader of a process group of its own
+    python -I guard.py COMMAND ARGUMENT…   run as the leader of a process group of its own
 
 The starter holds the other end of standard input. Once that is closed, by intent or because the
 starter was killed, the whole group is asked to end, and made to after GRACE_S seconds. When the

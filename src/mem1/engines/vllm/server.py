@@ -4,7 +4,7 @@
     Server.ready()  -> answers; or says what the log says
     Server.stop()   -> the whole group is gone
 
-The guard (`vllm_guard`) ends the group as soon as this process is gone, even if it's killed.
+The guard (`guard`) ends the group as soon as this process is gone, even if it's killed.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ from pathlib import Path
 
 import httpx2
 
-from mem1.engines import vllm_guard
-from mem1.engines.vllm_config import VLLMConfig
+from mem1.engines.vllm import guard
+from mem1.engines.vllm.config import VLLMConfig
 from mem1.errors import ConfigError, ModelError
 
 _log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ def launch(
     found = _program(command[0])
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-I", vllm_guard.__file__, found, *command[1:]],
+            [sys.executable, "-I", guard.__file__, found, *command[1:]],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
