@@ -23,12 +23,14 @@ from mem1.errors import ConfigError
 
 
 def train(*configs: Configs, overrides: Sets = (), dry_run: DryRun = False, out: Out = None) -> int:
-    """Train a policy; continues a run that was stopped."""
+    """Train a policy; continues a run that was stopped. On N GPUs of a machine:
+    torchrun --nproc-per-node N -m mem1 train CONFIG."""
     settings = load(configs, overrides=overrides)
     if settings.train is None:
         raise ConfigError("train is missing: add  [train]  with an algorithm and steps")
     from mem1.api import report_html
     from mem1.console import TrainProgress
+    from mem1.train.launch import is_first_process
     from mem1.training import TrainWatcher, check_trainable, train_policy
 
     if dry_run:
@@ -37,6 +39,9 @@ def train(*configs: Configs, overrides: Sets = (), dry_run: DryRun = False, out:
         return plan(settings, limit=None, as_json=False, samples=samples)
 
     folder = out or default_folder(configs)
+    if not is_first_process():
+        train_policy(settings, folder=folder)
+        return 0
     with TrainProgress(num_steps=settings.train.steps) as progress:
         watcher = TrainWatcher(
             on_step=progress.step,
