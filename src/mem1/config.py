@@ -50,6 +50,8 @@ _SAME_RESULTS = frozenset(
         "engine.retries",
         "engine.work_dir",
         "engine.weights_gap",
+        "train.distributed.cpu_offload",
+        "train.distributed.timeout_s",
     }
 )
 """Settings that a continued run may change: they say how fast, not what."""
