@@ -4,9 +4,8 @@
 
 SmolLM2-135M-Instruct answers 32 questions at once, as in configs/demo.toml, once greedily and once
 sampled at temperature 1 (`before`: the engine of revision BEFORE, taken from git; `plain`: today's
-without lookahead). Each run is a process of its own; they take turns. Then the contexts of the
-greedy run, with as many tokens sampled behind each as were sampled there, go through the engine and
-through transformers' continuous batching, in one process.
+without lookahead). Each run is a process of its own; they take turns. Then the prompts of 32 tasks
+go through the engine and through transformers' continuous batching, in one process.
 """
 
 import asyncio
@@ -28,8 +27,8 @@ RESULT = ROOT / "docs/results/rollout.json"
 BEFORE = "8682463"
 NUM_EPISODES = 32
 ROUNDS = 1
-NUM_REPLIES = 64
-"""Of those that go through transformers, too."""
+NUM_TOKENS = 64
+"""Of each reply that goes through transformers, too."""
 TEMPERATURES = (0.0, 1.0)
 
 
@@ -89,9 +88,6 @@ async def measured(jobs: list[Any], *, engine: Any) -> dict[str, Any]:
         "prefilled_tokens": clock.prefilled,
         "prefill_needed": sum(prompts) + own,
         "tokens": hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:16],
-        "replies": [
-            (list(turn.prompt_ids), turn.completion.num_tokens) for turn in turns[:NUM_REPLIES]
-        ],
     }
 
 
@@ -123,59 +119,66 @@ def child(source: Path, *args: str) -> dict[str, Any]:
     return json.loads(out.stdout.splitlines()[-1])
 
 
-def beside_transformers(replies: list[tuple[list[int], int]]) -> dict[str, Any]:
-    """Tokens a second of the engine and of transformers' continuous batching; the first batch of
-    each isn't counted."""
+def beside_transformers() -> dict[str, Any]:
+    """Seconds of the engine and of transformers' continuous batching for NUM_TOKENS tokens behind
+    each task's prompt, greedily; a small batch of each goes before and isn't counted."""
     from transformers import GenerationConfig
 
     from mem1.chat.hf import HFRenderer
     from mem1.config import load_config
     from mem1.engines import Request
     from mem1.engines.local import LocalEngine
-    from mem1.types import Sampling
+    from mem1.envs.prompts import QA_PROMPT
+    from mem1.tasks import question_text
+    from mem1.types import Message, Sampling
     from mem1.wiring import resolve_path
+    from mem1.worlds import compose_tasks
 
-    path = resolve_path(load_config(ROOT / "configs/demo.toml").engine.model)
-    engine = LocalEngine.load(path, codec=HFRenderer.load(path), max_batch=NUM_EPISODES)
-    model = engine._model
+    config = load_config(
+        ROOT / "configs/demo.toml", overrides=["tasks.num_objectives=[1]", "tasks.per_cell=34"]
+    )
+    path = resolve_path(config.engine.model)
+    renderer = HFRenderer.load(path)
+    engine = LocalEngine.load(path, codec=renderer, max_batch=NUM_EPISODES)
     engine._batch._eos_ids = frozenset()
+    texts = [
+        QA_PROMPT.replace("{question}", question_text(task)) for task in compose_tasks(config.tasks)
+    ]
+    prompts = [list(renderer.render([Message(role="user", content=text)])) for text in texts]
 
-    def ours(some: list[tuple[list[int], int]]) -> list[int]:
-        async def ask() -> list[int]:
+    def ours(some: list[list[int]]) -> int:
+        async def ask() -> int:
             requests = [
                 Request(
                     prompt_ids=tuple(prompt),
                     messages=(),
-                    max_tokens=count,
+                    max_tokens=NUM_TOKENS,
                     stop=(),
                     sampling=Sampling(temperature=0),
                 )
-                for prompt, count in some
+                for prompt in some
             ]
             done = await asyncio.gather(*map(engine.complete, requests))
-            return [len(completion.token_ids) for completion in done]
+            return sum(len(completion.token_ids) for completion in done)
 
         return asyncio.run(ask())
 
-    def theirs(some: list[tuple[list[int], int]]) -> list[int]:
-        config = GenerationConfig(do_sample=False, eos_token_id=-1, use_cuda_graph=False)
-        with model.continuous_batching_context_manager(generation_config=config) as manager:
-            for prompt, count in some:
-                manager.add_request(prompt, max_new_tokens=count)
-            done = []
-            while len(done) < len(some):
-                if result := manager.get_result(timeout=1):
-                    done.append(len(result.generated_tokens))
-        return done
+    def theirs(some: list[list[int]]) -> int:
+        settings = GenerationConfig(
+            max_new_tokens=NUM_TOKENS, do_sample=False, eos_token_id=-1, use_cuda_graph=False
+        )
+        model: Any = engine._model
+        done = model.generate_batch(some, generation_config=settings, progress_bar=False)
+        return sum(len(output.generated_tokens) for output in done.values())
 
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"replies": NUM_EPISODES, "tokens_each": NUM_TOKENS}
     for name, method in (("engine", ours), ("transformers", theirs)):
-        method(replies[:2])
+        method(prompts[-2:])
         engine.forget()
         wall, cpu = time.perf_counter(), time.process_time()
-        num_tokens = sum(method(replies))
+        count = method(prompts[:NUM_EPISODES])
         found[name] = {
-            "tokens": num_tokens,
+            "tokens": count,
             "wall_s": round(time.perf_counter() - wall, 1),
             "cpu_s": round(time.process_time() - cpu, 1),
         }
@@ -205,7 +208,6 @@ def main() -> None:
         "before": BEFORE,
         "load_average": [round(os.getloadavg()[0], 1)],
     }
-    replies: list[Any] = []
     with tempfile.TemporaryDirectory() as folder:
         packed = subprocess.run(
             ["git", "archive", BEFORE, "src"], cwd=ROOT, check=True, capture_output=True
@@ -227,11 +229,15 @@ def main() -> None:
                 "times_faster_than_before": round(speeds["now"] / speeds["before"], 2),
                 "times_less_cpu_than_before": round(cpu["before"] / cpu["now"], 2),
             }
-            replies = replies or runs["before"][0]["replies"]
-    result["beside transformers"] = beside_transformers(replies)
+            save(result)
+    result["beside transformers"] = beside_transformers()
+    save(result)
+    print(json.dumps(result, indent=2))
+
+
+def save(result: dict[str, Any]) -> None:
     result["load_average"].append(round(os.getloadavg()[0], 1))
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":
