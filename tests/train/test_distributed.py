@@ -16,7 +16,11 @@ from mem1.train.sources import ROLLOUTS  # noqa: E402
 from mem1.train.trainer import CHECKPOINTS, POLICY  # noqa: E402
 from mem1.train.update import Learner  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    # Its fixtures start processes that each load torch: a minute, and more on a busy machine.
+    pytest.mark.timeout(400),
+]
 
 KINDS = ("grpo", "ppo", "head", "lora")
 

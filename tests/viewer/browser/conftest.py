@@ -38,7 +38,7 @@ def open_tab(chromium) -> Iterator[Callable[..., Tab]]:
     def opened(origin: str, **settings) -> Tab:
         contexts.append(chromium.new_context(**settings))
         tab = Tab(page=contexts[-1].new_page(), origin=origin)
-        tab.page.set_default_timeout(10_000)
+        tab.page.set_default_timeout(30_000)
         tab.page.on("request", lambda request: note_foreign(tab, request.url))
         tab.page.on("dialog", lambda dialog: (tab.alarms.append("dialog"), dialog.dismiss()))
         tab.page.on("pageerror", lambda error: tab.alarms.append(str(error)))
