@@ -6,6 +6,7 @@
     mem1 report runs/demo                              the report of a run, written again
     mem1 report --horizon runs/demo runs/large         what becomes of agents as N grows
     mem1 train configs/learn.toml                      a policy, trained on what it ran
+    mem1 plan configs/learn.toml                       what will run where, and whether it fits
     mem1 verify --model FOLDER                         trained = run, as a number
     mem1 view | show | export runs/demo                look at a run, or hand it on
     mem1 data list | compose | index | export          prepare tasks and corpora
@@ -25,6 +26,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from mem1.cli import data, look, policies, runs, servers
 from mem1.cli.options import note
+from mem1.cli.plan import plan
 from mem1.errors import Mem1Error, UserError
 
 _PLAIN = Parameter(negative=(), show_default=False)
@@ -37,7 +39,7 @@ app = App(
 )
 app.command(runs.run)
 app.command(runs.evaluate, name="eval")
-for command in (runs.rollout, runs.report, policies.train, policies.verify):
+for command in (runs.rollout, runs.report, policies.train, policies.verify, plan):
     app.command(command)
 for command in (look.view, look.show, look.export):
     app.command(command)
