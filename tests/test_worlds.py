@@ -1,6 +1,7 @@
 """From settings to worlds and tasks."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -67,10 +68,39 @@ def test_tasks_and_worlds_of_your_own_are_called_by_their_path():
     assert isinstance(open_world(config)(TASK), LedgerEnv)
 
 
-@pytest.mark.parametrize("name", ["no.such:thing", "json:nothing", "no-entry-point"])
-def test_what_cannot_be_imported_is_named(name):
-    with pytest.raises(ConfigError, match=rf"tasks.tasks {name}: "):
-        compose_tasks(CustomTasks(tasks=name))
+def none_at_all() -> list[str]:
+    return ["a task"]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "settings", "said"),
+    [
+        ("no.such:thing", {}, "tasks.tasks no.such:thing: No module named 'no'"),
+        ("json:nothing", {}, "tasks.tasks json:nothing: module 'json' has no attribute"),
+        ("nobodys", {}, "tasks.tasks nobodys: no installed package has an entry point"),
+        (f"{__name__}:made_tasks", {"n": 1}, "with tasks.settings: missing a required argument"),
+        (f"{__name__}:none_at_all", {}, "gives 'a task', which is no Task"),
+    ],
+)
+def test_tasks_that_cannot_be_had_are_named(tasks, settings, said):
+    with pytest.raises(ConfigError, match=said):
+        compose_tasks(CustomTasks(tasks=tasks, settings=settings))
+
+
+def test_a_world_that_is_none_is_named():
+    custom = CustomTasks(tasks=f"{__name__}:made_tasks", env="mem1.types:Task.__repr__")
+    with pytest.raises(ConfigError, match=r"tasks\.env .* has no attribute"):
+        open_world(RunConfig(engine=LocalConfig(model="none"), tasks=custom))
+    plain = replace(custom, env="builtins:id")
+    make_env = open_world(RunConfig(engine=LocalConfig(model="none"), tasks=plain))
+    with pytest.raises(ConfigError, match=r"tasks\.env builtins:id: gives \d+, which is no Env"):
+        make_env(TASK)
+
+
+def test_tools_are_refused_where_none_is_called():
+    config = RunConfig(engine=LocalConfig(model="none"), tasks=LedgerTasks())
+    with pytest.raises(ConfigError, match="tasks of kind 'ledger' have actions of their own"):
+        open_world(config, toolbox=Toolbox([FunctionTool(made_tasks)]))
 
 
 def test_needles_are_read_in_a_world_of_documents():

@@ -6,12 +6,8 @@
 Paths in a config are relative to the working directory, not to the file.
 """
 
-import importlib
-import importlib.metadata
-import re
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +17,7 @@ from mem1.engines.vllm import VLLMConfig
 from mem1.errors import ConfigError, StoreError
 from mem1.files import atomic_write
 from mem1.rewards import REWARDS, Reward
-from mem1.settings import build, differences, dump_toml, read_tables, suggestion, to_table
+from mem1.settings import build, differences, dump_toml, make_part, read_tables, to_table
 from mem1.tasks.documents import NeedleConfig
 from mem1.tasks.ledger import LedgerConfig
 from mem1.tasks.webshop import WebShopConfig
@@ -121,7 +117,8 @@ class ToolsConfig:
     """`[tools]`: what the agent may call besides the search engine."""
 
     functions: tuple[str, ...] = ()
-    """Python functions with type hints, `package.module:function`."""
+    """Python functions with type hints, or tools of your own (`TypedTool`): `package.module:name`,
+    with settings as in `context.policies`, or the name of an entry point in group `mem1`."""
     mcp: tuple[str, ...] = ()
     """MCP servers: command lines, or http(s) URLs."""
     timeout_s: float = 60.0
@@ -308,7 +305,7 @@ def parse_policy(spec: str) -> ContextPolicy:
 
     Raises: ConfigError for an unknown name, setting or class.
     """
-    policy = _made(spec, known=POLICIES, at="context.policies")
+    policy = make_part(spec, known=POLICIES, at="context.policies")
     if not isinstance(policy, ContextPolicy):
         raise ConfigError(
             f"context.policies: {spec} has no bound and update: it's no ContextPolicy"
@@ -318,50 +315,10 @@ def parse_policy(spec: str) -> ContextPolicy:
 
 def make_reward(spec: str) -> Reward:
     """The reward that is named, as a policy is. Raises: ConfigError if there's none."""
-    reward = _made(spec, known=REWARDS, at="run.reward")
+    reward = make_part(spec, known=REWARDS, at="run.reward")
     if not isinstance(reward, Reward):
         raise ConfigError(f"run.reward: {spec} can't be called: it's no Reward")
     return reward
-
-
-def _made(spec: str, *, known: Mapping[str, type[Any]], at: str) -> Any:
-    """What a name, of ours or dotted, and its settings make. Args: `at`, the config's key."""
-    match = re.fullmatch(r"\s*([\w.:]+)\s*(?:\((.*)\))?\s*", spec)
-    if not match:
-        raise ConfigError(f"{at}: {spec!r} isn't of the form  name(key=value, …)")
-    name, arguments = match[1], match[2] or ""
-    if not (name in known or ":" in name or _entry_points(name)):
-        raise ConfigError(f"{at}: unknown {name}{suggestion(name, known)}")
-    found = known[name] if name in known else imported(name, what=at)
-    if not arguments and not is_dataclass(found):
-        return found()
-    if not is_dataclass(found):
-        raise ConfigError(f"{at}: {name} isn't a dataclass, its settings are unknown")
-    try:
-        table = tomllib.loads(f"settings = {{ {arguments} }}")["settings"]
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{at}: {spec!r}: write settings as  k=2: {error}") from error
-    return build(found, table, at=f"{at}.{name}")  # pyright: ignore[reportArgumentType]
-
-
-def imported(name: str, *, what: str) -> Any:
-    """What `package.module:Name` names, or an entry point of group `mem1`.
-
-    Raises: ConfigError if there's no such thing.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        if not attribute:
-            (point,) = _entry_points(name)
-            return point.load()
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{what} {name}: {error}") from error
-
-
-def _entry_points(name: str) -> importlib.metadata.EntryPoints:
-    """What installed packages give under a name."""
-    return importlib.metadata.entry_points(group="mem1", name=name)
 
 
 def save_config(config: RunConfig, folder: Path) -> None:

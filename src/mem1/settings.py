@@ -2,18 +2,21 @@
 
     base.toml, more.toml, "engine.model=x" -> read_tables -> {"engine": {"model": "x", …}, …}
     table -> build -> dataclass of dataclasses -> dump_toml -> text that builds an equal dataclass
+    "window(k=2)", "package.module:Class", "entry-point" -> make_part -> what it names
 
 What a file says and no field takes is an error, never ignored.
 """
 
 import dataclasses
 import difflib
+import importlib
+import importlib.metadata
 import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import orjson
@@ -137,6 +140,57 @@ def _plain(kind: Any, value: Any, *, at: str) -> Any:
     except (ValidationError, TypeError) as error:
         message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise ConfigError(f"{at} = {value!r}: {message[:1].lower()}{message[1:]}") from error
+
+
+def make_part(spec: str, *, at: str, known: Mapping[str, type[Any]] = MappingProxyType({})) -> Any:
+    """What a name of ours, or one as in `find_part`, stands for: a class is called with the
+    settings behind it, anything else is taken as it is.
+
+    Args: `spec`, `name` or `name(key=value, …)`; `at`, the config's key.
+    Raises: ConfigError for what can't be found or made.
+    """
+    match = re.fullmatch(r"\s*([\w.:-]+)\s*(?:\((.*)\))?\s*", spec)
+    if not match:
+        raise ConfigError(f"{at}: {spec!r} isn't of the form  name(key=value, …)")
+    name, arguments = match[1], match[2] or ""
+    if known and not (name in known or ":" in name or _entry_points(name)):
+        raise ConfigError(f"{at}: unknown {name}{suggestion(name, known)}")
+    found = known[name] if name in known else find_part(name, at=at)
+    if arguments and not dataclasses.is_dataclass(found):
+        raise ConfigError(f"{at}: {name} isn't a dataclass, its settings are unknown")
+    if not isinstance(found, type):
+        return found
+    try:
+        if not dataclasses.is_dataclass(found):
+            return found()
+        table = tomllib.loads(f"settings = {{ {arguments} }}")["settings"]
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{at}: {spec!r}: write settings as  k=2: {error}") from error
+    except TypeError as error:
+        raise ConfigError(f"{at}: {name} can't be made without settings: {error}") from error
+    return build(found, table, at=f"{at}.{name}")
+
+
+def find_part(name: str, *, at: str) -> Any:
+    """What `package.module:Name` names, or an entry point that an installed package has in group
+    `mem1`. Args: `at`, the config's key. Raises: ConfigError if there's no such thing."""
+    module, colon, attribute = name.partition(":")
+    points = [] if colon else [*_entry_points(name)]
+    if not (colon or points):
+        raise ConfigError(
+            f"{at} {name}: no installed package has an entry point of this name in group mem1; "
+            "for a module write  package.module:Name"
+        )
+    if len(points) > 1:
+        raise ConfigError(f"{at} {name}: several packages give it: {[p.value for p in points]}")
+    try:
+        return points[0].load() if points else getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{at} {name}: {error}") from error
+
+
+def _entry_points(name: str) -> importlib.metadata.EntryPoints:
+    return importlib.metadata.entry_points(group="mem1", name=name)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

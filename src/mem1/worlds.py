@@ -5,6 +5,7 @@
 [tasks], [retriever], tools -> open_world    -> Task -> Env
 """
 
+import inspect
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,7 +24,6 @@ from mem1.config import (
     TasksConfig,
     ToolsConfig,
     WebShopTasks,
-    imported,
 )
 from mem1.envs import Env, QAEnv
 from mem1.envs.document import DocumentEnv
@@ -37,6 +37,7 @@ from mem1.envs.prompts import (
 from mem1.envs.web import WEB_PROMPT
 from mem1.envs.webshop import Shop, WebShopEnv
 from mem1.errors import ConfigError
+from mem1.settings import find_part, make_part
 from mem1.tasks import compose, load_tasks
 from mem1.tasks.documents import load_documents, needle_task
 from mem1.tasks.ledger import ledger_tasks
@@ -85,8 +86,7 @@ def compose_tasks(config: AnyTasks, *, limit: int | None = None) -> list[Task]:
         case WebShopTasks():
             return load_goals(config, limit=limit)
         case CustomTasks():
-            make = imported(config.tasks, what="tasks.tasks")
-            return list(make(**config.settings))[:limit]
+            return _custom_tasks(config)[:limit]
 
 
 def _questions(config: TasksConfig, *, limit: int | None) -> list[Task]:
@@ -107,14 +107,53 @@ def _questions(config: TasksConfig, *, limit: int | None) -> list[Task]:
     ]
 
 
+def _custom_tasks(config: CustomTasks) -> list[Task]:
+    make = find_part(config.tasks, at="tasks.tasks")
+    try:
+        inspect.signature(make).bind(**config.settings)
+    except TypeError as error:
+        raise ConfigError(f"tasks.tasks {config.tasks} with tasks.settings: {error}") from error
+    tasks = list(make(**config.settings))
+    for task in tasks:
+        if not isinstance(task, Task):
+            raise ConfigError(f"tasks.tasks {config.tasks}: gives {task!r:.80}, which is no Task")
+    return tasks
+
+
+def _custom_env(spec: str) -> MakeEnv:
+    make = find_part(spec, at="tasks.env")
+
+    def checked(task: Task) -> Env:
+        env = make(task)
+        if not isinstance(env, Env):
+            raise ConfigError(
+                f"tasks.env {spec}: gives {env!r:.80}, which is no Env: it needs actions, start, "
+                "step and close"
+            )
+        return env
+
+    return checked
+
+
+def _function(spec: str) -> TypedTool:
+    found = make_part(spec, at="tools.functions")
+    if isinstance(found, TypedTool):
+        return found
+    if not callable(found):
+        raise ConfigError(
+            f"tools.functions: {spec} is neither a function nor a TypedTool, which has name, "
+            "description, parameters and run"
+        )
+    return FunctionTool(found)
+
+
 @asynccontextmanager
 async def open_tools(config: ToolsConfig) -> AsyncIterator[Toolbox | None]:
     """Load the functions and connect to the servers; None if the config names none.
 
     Raises: ConfigError for what can't be loaded, doesn't answer, or has the name of another.
     """
-    names = config.functions
-    tools: list[TypedTool] = [FunctionTool(imported(n, what="tools.functions")) for n in names]
+    tools = [_function(name) for name in config.functions]
     async with AsyncExitStack() as stack:
         for address in config.mcp:
             server = McpServer(address, call_s=config.timeout_s)
@@ -131,8 +170,24 @@ def open_world(
     """Make the environments of the config's tasks; opens the retriever they need.
 
     Args: `toolbox`, of `open_tools`.
-    Raises: ConfigError if questions are asked and there's neither retriever nor tool.
+    Raises: ConfigError if questions are asked and there's neither retriever nor tool, and for tools
+    where none is called.
     """
+    make_env = _own_world(config, on_progress=on_progress)
+    if make_env is None:
+        return question_world(config, toolbox=toolbox, on_progress=on_progress)
+    if toolbox is not None:
+        raise ConfigError(
+            f"tools: tasks of kind {config.tasks.kind!r} have actions of their own, so no tool is "
+            "called: leave [tools] out"
+        )
+    return make_env
+
+
+def _own_world(
+    config: RunConfig, *, on_progress: Callable[[int, int], None] | None
+) -> MakeEnv | None:
+    """The world that a kind of tasks brings; None for questions."""
     match config.tasks:
         case LedgerTasks():
             prompt = LEDGER_BUDGET_PROMPT if config.run.state_budget else LEDGER_PROMPT
@@ -143,9 +198,9 @@ def open_world(
             shop = Shop(open_products(products, attributes), on_progress=on_progress)
             return partial(WebShopEnv, shop=shop, observation_tokens=config.budget.observation)
         case CustomTasks(env=env) if env is not None:
-            return imported(env, what="tasks.env")
+            return _custom_env(env)
         case _:
-            return question_world(config, toolbox=toolbox, on_progress=on_progress)
+            return None
 
 
 def question_world(
