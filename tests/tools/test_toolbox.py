@@ -108,7 +108,10 @@ def positional(a: int, /) -> int:
     [
         (lambda: FunctionTool(untyped), "give a type hint to a"),
         (lambda: FunctionTool(positional), "parameters need names"),
-        (lambda: Toolbox([FunctionTool(add), FunctionTool(add)]), "two tools have one name"),
+        (
+            lambda: Toolbox([FunctionTool(add), FunctionTool(add)]),
+            "two tools have one name, 'add': leave one of them out",
+        ),
         (lambda: Toolbox([FunctionTool(add, name="a<b")]), "tool name 'a<b'"),
     ],
 )

@@ -9,7 +9,7 @@ from mem1.envs.base import Observation
 from mem1.errors import ConfigError
 from mem1.tasks import question_text
 from mem1.tasks.documents import read_chunks
-from mem1.text import ANSWER_TAG
+from mem1.text import ANSWER_TAG, neutralise
 from mem1.types import Action, Fault, Task
 
 NEXT = "next"
@@ -54,8 +54,9 @@ class DocumentEnv:
                 f"{max_turns}: raise it, or tasks.chunk_chars = {self._chunk_chars}"
             )
         self._chunks = self._read()
+        question = neutralise(question_text(self._task), tags=self.actions)
         return self._prompt.format(
-            question=question_text(self._task), max_turns=max_turns, state_tokens=state_tokens
+            question=question, max_turns=max_turns, state_tokens=state_tokens
         )
 
     async def step(self, action: Action | None, *, faults: tuple[Fault, ...]) -> Observation:

@@ -10,7 +10,7 @@ from mem1.envs.base import Observation
 from mem1.envs.prompts import QA_PROMPT
 from mem1.errors import ConfigError
 from mem1.tasks import question_text
-from mem1.text import ANSWER_TAG, HINT_TAG, OBSERVATION_TAG, STATE_TAG, TOOL_TAG
+from mem1.text import ANSWER_TAG, HINT_TAG, OBSERVATION_TAG, STATE_TAG, TOOL_TAG, neutralise
 from mem1.tools import Tool, Toolbox
 from mem1.types import Action, Fault, Task
 
@@ -61,8 +61,10 @@ class QAEnv:
     async def start(self, *, max_turns: int, state_tokens: int) -> str:
         prompt = self._prompt.replace("{max_turns}", str(max_turns))
         prompt = prompt.replace("{state_tokens}", str(state_tokens))
-        prompt = prompt.replace("{tools}", self._toolbox.manual() if self._toolbox else "")
-        return prompt.replace("{question}", question_text(self._task))
+        manual = self._toolbox.manual() if self._toolbox else ""
+        prompt = prompt.replace("{tools}", neutralise(manual, tags=self.actions))
+        question = neutralise(question_text(self._task), tags=self.actions)
+        return prompt.replace("{question}", question)
 
     async def step(self, action: Action | None, *, faults: tuple[Fault, ...]) -> Observation:
         if action is None:

@@ -17,7 +17,7 @@ import orjson
 from mem1.envs.base import Observation
 from mem1.envs.prompts import WEBSHOP_PROMPT
 from mem1.tasks.webshop import Product, ProductStore, goal_of
-from mem1.text import ANSWER_TAG
+from mem1.text import ANSWER_TAG, neutralise
 from mem1.tools import BM25Index
 from mem1.types import Action, Fault, Task
 
@@ -97,7 +97,7 @@ class WebShopEnv:
     async def start(self, *, max_turns: int, state_tokens: int) -> str:
         prompt = self._prompt.replace("{max_turns}", str(max_turns))
         prompt = prompt.replace("{state_tokens}", str(state_tokens))
-        return prompt.replace("{instruction}", self._goal.instruction)
+        return prompt.replace("{instruction}", neutralise(self._goal.instruction))
 
     async def step(self, action: Action | None, *, faults: tuple[Fault, ...]) -> Observation:
         if action is None:

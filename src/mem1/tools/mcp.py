@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 START_S, CALL_S = 30.0, 60.0
 MAX_TEXT = 100_000
 """Characters of an answer."""
+MAX_TOOLS = 1_000
+"""Of a server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +92,7 @@ class McpServer:
 
         try:
             async with self._connection() as client:
-                found = (await client.list_tools()).tools
-                self.tools = [self._tool(tool) for tool in found]
+                self.tools = await self._listed(client)
                 self._client = client
                 connected.set_result(None)
                 await self._stop.wait()
@@ -101,6 +102,18 @@ class McpServer:
                 connected.set_exception(ConfigError(said))
         finally:
             self._client = None
+
+    async def _listed(self, client: "Client") -> list[McpTool]:
+        """All tools, which a server may tell page by page."""
+        tools: list[McpTool] = []
+        cursor: str | None = None
+        while len(tools) <= MAX_TOOLS:
+            page = await client.list_tools(cursor=cursor)
+            tools += [self._tool(tool) for tool in page.tools]
+            cursor = page.next_cursor
+            if cursor is None:
+                return tools
+        raise ConfigError(f"it has more than {MAX_TOOLS} tools")
 
     def _connection(self) -> "Client":
         from mcp import Client, StdioServerParameters

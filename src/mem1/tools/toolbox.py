@@ -115,7 +115,9 @@ class Toolbox:
             if not re.fullmatch(TOOL_NAME, name):
                 raise ConfigError(f"tool name {name!r}: use at most 64 letters, digits, _ . and -")
         if len(self._tools) < len(tools):
-            raise ConfigError(f"two tools have one name: {[tool.name for tool in tools]}")
+            names = [tool.name for tool in tools]
+            double = next(name for name in names if names.count(name) > 1)
+            raise ConfigError(f"two tools have one name, {double!r}: leave one of them out")
         self._validators: dict[str, Draft202012Validator] = {}
         for name, tool in self._tools.items():
             try:
