@@ -1,6 +1,6 @@
 """A small model answers questions on a web that was recorded: internal_state beside full context.
 
-    python benchmarks/web_replay.py ../shared/data [FOLDER]
+    OMP_NUM_THREADS=1 python benchmarks/web_replay.py ../shared/data [FOLDER]
 
 DATA holds questions/bamboogle_dev.jsonl.gz and websearch/bamboogle_search_results.jsonl.gz. What an
 agent once found with a search engine is served here as a SearXNG server would, best matches first
@@ -30,7 +30,7 @@ from mem1.tools import BM25Index
 from mem1.types import context_ids
 
 RESULT = Path(__file__).parent.parent / "docs/results/web_replay"
-NUM_QUESTIONS = 30
+NUM_QUESTIONS = 20
 TOP_K = 3
 PORT = 8899
 """Always the same: what was asked, address included, is what replies are kept under."""
@@ -108,10 +108,8 @@ def config(folder: Path, *, questions: Path, mode: str) -> RunConfig:
         "tasks.num_objectives": [1],
         "tasks.per_cell": NUM_QUESTIONS,
     }
-    base = Path("configs/demo.toml").read_text("utf-8").partition("[retriever]")
-    plain = folder / "base.toml"
-    atomic_write(plain, base[0] + "[context]" + base[2].partition("[context]")[2])
-    return load_config(plain, overrides=[f"{k}={json.dumps(v)}" for k, v in settings.items()])
+    overrides = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+    return load_config("configs/demo.toml", overrides=overrides)
 
 
 def sampled(folder: Path) -> dict[tuple, list[tuple]]:
@@ -131,7 +129,7 @@ def main(source: Path, folder: Path) -> None:
         evaluate(config(folder, questions=questions, mode="record"), folder=folder / "record")
     evaluate(config(folder, questions=questions, mode="replay"), folder=folder / "replay")
     same = sampled(folder / "record") == sampled(folder / "replay")
-    command = ["OMP_NUM_THREADS=2", "python", "benchmarks/web_replay.py", *sys.argv[1:]]
+    command = ["python", "benchmarks/web_replay.py", *sys.argv[1:]]
     report_run(folder / "replay", command=command)
     for name in ("report.md", "em.svg", "peak_tokens.svg", "config.toml"):
         atomic_write(RESULT / name, (folder / "replay" / name).read_bytes())
