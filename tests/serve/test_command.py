@@ -43,8 +43,8 @@ def test_it_serves_what_the_corpus_holds(corpus):
     ("arguments", "message"),
     [
         (["none.jsonl"], "none.jsonl: no such file"),
-        (["none.jsonl", "--kind", "dense"], "dense and hybrid need one"),
-        (["none.jsonl", "--model", "m"], "bm25 none"),
+        (["none.jsonl", "--kind", "dense"], "--kind dense needs a model"),
+        (["none.jsonl", "--model", "m"], "--model m with --kind bm25, which has none"),
         (["none.jsonl", "--kind", "hybrid", "--model", "m"], "none.jsonl: no such file"),
     ],
 )

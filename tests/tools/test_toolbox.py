@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from typing import Literal
 
@@ -108,6 +109,7 @@ def positional(a: int, /) -> int:
     [
         (lambda: FunctionTool(untyped), "give a type hint to a"),
         (lambda: FunctionTool(positional), "parameters need names"),
+        (lambda: FunctionTool(os.getcwd), r"give them type hints: [^\n]*getcwd[^\n]*$"),
         (
             lambda: Toolbox([FunctionTool(add), FunctionTool(add)]),
             "two tools have one name, 'add': leave one of them out",

@@ -32,7 +32,9 @@ def retriever(
 
     if (model is None) != (kind == "bm25"):
         raise ConfigError(
-            f"--kind {kind} with --model {model}: dense and hybrid need one, bm25 none"
+            f"--model {model} with --kind bm25, which has none: choose --kind dense or hybrid"
+            if model
+            else f"--kind {kind} needs a model of sentence-transformers: name it with --model"
         )
     place = str(corpus)
     if model is None:

@@ -36,26 +36,25 @@ SOURCES = (
     Source(
         name="HotpotQA, development",
         load=f'files = ["{_FLASHRAG}/hotpotqa#dev"]',
-        size="7,405 questions, from the hub",
+        size="7,405 questions by FlashRAG's account, from the hub (never fetched by us)",
         licence="CC BY-SA 4.0",
     ),
     Source(
         name="Natural Questions, test",
         load=f'files = ["{_FLASHRAG}/nq#test"]',
-        size="3,610 questions, from the hub",
+        size="3,610 questions by FlashRAG's account, from the hub (never fetched by us)",
         licence="CC BY-SA 3.0",
     ),
     Source(
         name="2WikiMultihopQA, development",
         load=f'files = ["{_FLASHRAG}/2wikimultihopqa#dev"]',
-        size="12,576 questions, from the hub",
+        size="12,576 questions by FlashRAG's account, from the hub (never fetched by us)",
         licence="Apache-2.0",
     ),
     Source(
         name="MuSiQue, development",
         load=f'files = ["{_FLASHRAG}/musique#dev"]',
-        size="2,417 questions, from the hub",
+        size="2,417 questions by FlashRAG's account, from the hub (never fetched by us)",
         licence="CC BY 4.0",
     ),
 )
-"""Those of the hub were not fetched where mem1 is developed: FlashRAG tells their sizes."""

@@ -85,8 +85,9 @@ class FunctionTool:
             self._adapter = TypeAdapter[Any](function)  # pyright: ignore[reportArgumentType]
             self.parameters: Schema = self._adapter.json_schema()
         except (PydanticUserError, TypeError) as error:
+            said = str(error).partition("\n")[0]
             raise ConfigError(
-                f"tool {self.name}: JSON can't say its parameters: {error}"
+                f"tool {self.name}: JSON can't say its parameters, give them type hints: {said}"
             ) from error
         if self.parameters.get("type") != "object":
             raise ConfigError(
