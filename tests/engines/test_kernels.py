@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 
 from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 
-from mem1.engines.kernels import attend_whole, padded  # noqa: E402
+from mem1.engines.kernels import attend_part, attend_plainly, padded  # noqa: E402
 
 STARTS, SIZES = np.array([0, 20, 22, 40]), np.array([20, 2, 18, 1])
 
@@ -35,8 +35,22 @@ def test_attention_side_by_side_is_that_of_each_alone():
     out = torch.empty_like(query)
     for group in padded(STARTS, SIZES):
         apart = [group.beside(tensor) for tensor in (query, key, value)]
-        group.put_back(attend_whole(*apart, causal=True, scale=None), into=out)
+        group.put_back(attend_part(*apart, causal=True, scale=None)[0], into=out)
     for start, size in zip(STARTS, SIZES, strict=True):
         own = [tensor[:, :, start : start + size] for tensor in (query, key, value)]
         alone = scaled_dot_product_attention(*own, is_causal=True, enable_gqa=True)
         assert (out[:, :, start : start + size] - alone).abs().max() < 1e-6
+
+
+def test_what_is_added_to_scores_counts_for_all_heads_that_share_keys():
+    make = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, *n, 8, generator=make) for n in ((4, 3), (2, 5), (2, 5)))
+    bias = torch.where(torch.rand(2, 1, 3, 5, generator=make) < 0.5, -torch.inf, 0.0)
+    bias[..., 0] = 0
+    out, lse = attend_part(query, key, value, bias=bias, scale=None)
+    alike = [x.repeat_interleave(2, 1) for x in (key, value)]
+    whole = scaled_dot_product_attention(query, *alike, attn_mask=bias)
+    plain, plain_lse = attend_plainly(query, *alike, causal=False, bias=bias, scale=None)
+    assert (out - whole).abs().max() < 1e-6
+    assert (plain - whole).abs().max() < 1e-6
+    assert (lse - plain_lse).abs().max() < 1e-6

@@ -14,6 +14,7 @@ from torch.nn.attention.flex_attention import create_block_mask  # noqa: E402
 from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 
 from mem1.context import InternalState  # noqa: E402
+from mem1.engines.kernels import attend_plainly  # noqa: E402
 from mem1.errors import ModelError  # noqa: E402
 from mem1.packing import pack  # noqa: E402
 from mem1.train.attention import block_mask_of, check_model, packed  # noqa: E402
@@ -22,7 +23,6 @@ from mem1.train.merge import (  # noqa: E402
     attend_by_runs,
     layout_of,
     plain_backward,
-    plain_forward,
     runs,
 )
 from mem1.train.scoring import score  # noqa: E402
@@ -121,7 +121,7 @@ def test_blocks_are_classed_as_the_mask_in_full_would_have_them(seed):
 def test_matrix_products_give_what_the_kernel_gives(causal):
     query, _, _, grad = tensors(700, dtype=torch.float64)
     key, value = (x.repeat_interleave(2, 1) for x in tensors(700, dtype=torch.float64)[1:3])
-    out, lse = plain_forward(query, key, value, causal=causal, scale=0.3)
+    out, lse = attend_plainly(query, key, value, causal=causal, scale=0.3)
     found = plain_backward(grad, (query, key, value), out=out, lse=lse, causal=causal, scale=0.3)
     expected = with_gradients(
         lambda *x: scaled_dot_product_attention(*x, is_causal=causal, scale=0.3),

@@ -197,10 +197,11 @@ class Batch:
         log-probabilities plus `norm`, shape (places,)."""
         settings = [row.request.sampling for row, _ in places]
         drawn = [number for number, of in enumerate(settings) if of.temperature > 0]
-        if not drawn:
-            return scores.argmax(-1)
         everywhere = len(drawn) == len(places)
-        tokens = norm.new_empty(len(places), dtype=torch.long) if everywhere else scores.argmax(-1)
+        # On CPUs `max` is twice as fast as `argmax`.
+        tokens = norm.new_empty(len(places), dtype=torch.long) if everywhere else scores.max(-1)[1]
+        if not drawn:
+            return tokens
         own = (scores, norm) if everywhere else (scores[drawn], norm[drawn])
         tokens[drawn] = _draw(
             (own[0] - own[1][:, None]).exp(),

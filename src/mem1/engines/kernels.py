@@ -1,23 +1,26 @@
 """ATTENTION KERNELS of many short sequences at once, in torch.
 
     starts, sizes -> padded -> [Padded]
-    Padded.beside -> (count, heads, width, dim) -> a causal kernel -> Padded.put_back
+    Padded.beside -> (count, heads, width, dim) -> attend_part -> Padded.put_back
 
 A kernel's call costs as much as dozens of short sequences. So those of like length, which lie end
 to end, go through it side by side, padded: under a causal mask no token sees what comes behind it.
+Attention over a part of the keys tells the log-sum-exp of its scores: parts can be merged.
 
 Imported once torch is known to be there.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 _STEP = 16
 """Lengths are padded to a multiple of it, for which the kernel of CPUs is twice as fast."""
+_QUERIES = 512
+"""Of which scores exist at once where no kernel fits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,65 +88,99 @@ def beside(
     return Padded(shape=(len(starts), width), read=read, real=real, padding=padding, write=write)
 
 
-def attend_whole(
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    *,
-    causal: bool = False,
-    mask: Tensor | None = None,
-    scale: float | None,
-) -> Tensor:
-    """Attention over all keys, which have as many heads as the query or a divisor of them.
-
-    Args: `causal`, a query sees the keys up to its own place; or `mask`, what it sees, bool, shape
-    (queries, num_keys).
-    """
-    groups = query.shape[1] // keys.shape[1]
-    keys, values = (x.repeat_interleave(groups, 1) if groups > 1 else x for x in (keys, values))
-    return scaled_dot_product_attention(
-        query, keys, values, attn_mask=mask, is_causal=causal, scale=scale
-    )
-
-
 def attend_part(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
     *,
+    causal: bool = False,
+    bias: Tensor | None = None,
+    scale: float | None,
+) -> tuple[Tensor, Tensor]:
+    """Attention over a part of the keys, and the log-sum-exp of its scores.
+
+    Args: `query`, (rows, heads, num_queries, dim); `keys` and `values`, (rows, kv_heads, num_keys,
+    dim), of as many heads or a divisor of them; `causal`, query n sees the keys up to n; `bias`,
+    what is added to the scores, (rows, 1, num_queries or 1, num_keys).
+    Returns: as query; (rows, heads, num_queries), float32 at least.
+    """
+    groups = query.shape[1] // keys.shape[1]
+    if causal:
+        keys, values = (x.repeat_interleave(groups, 1) if groups > 1 else x for x in (keys, values))
+        return _attend(query, keys, values, causal=True, bias=None, scale=scale)
+    # Heads that share keys are further queries of these keys.
+    folded = query.reshape(query.shape[0], keys.shape[1], -1, query.shape[3])
+    if bias is not None:
+        repeats = groups if bias.shape[2] > 1 else 1
+        bias = bias.to(query.dtype).repeat(1, 1, repeats, 1)
+    out, lse = _attend(folded, keys, values, causal=False, bias=bias, scale=scale)
+    return out.reshape(query.shape), lse.reshape(query.shape[:3])
+
+
+def _attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    causal: bool,
     bias: Tensor | None,
     scale: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """Attention over a part of the keys, and the log-sum-exp of its scores, float32 at least.
-
-    Shapes: query (rows, heads, queries, dim), keys (rows, heads, num_keys, dim); gives out as
-    query, lse (rows, heads, queries).
-    """
+    """Of as many heads as there are of keys; the bias is spread over them."""
     if query.device.type == "cpu":
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, keys, values, 0.0, False, attn_mask=bias, scale=scale
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, keys, values, 0.0, causal, attn_mask=bias, scale=scale
         )
-        return widened(out), widened(lse)
+    if bias is None and fits_flash(query):
+        return torch.ops.aten._scaled_dot_product_flash_attention(
+            query, keys, values, 0.0, causal, scale=scale
+        )[:2]
+    return attend_plainly(query, keys, values, causal=causal, bias=bias, scale=scale)
+
+
+def fits_flash(query: Tensor) -> bool:
+    """Whether a GPU's kernel takes it, if nothing is added to the scores."""
+    dim = query.shape[-1]
+    return query.dtype in (torch.bfloat16, torch.float16) and dim % 8 == 0 and dim <= 256
+
+
+def attend_plainly(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    causal: bool,
+    bias: Tensor | None = None,
+    scale: float | None,
+) -> tuple[Tensor, Tensor]:
+    """The same by matrix products, for what no kernel takes."""
+    parts: list[tuple[Tensor, Tensor]] = []
+    for first, rows in chunks(query):
+        scores = scores_of(rows, keys, first=first if causal else None, scale=scale)
+        if bias is not None:
+            own = bias if bias.shape[2] == 1 else bias[:, :, first : first + rows.shape[2]]
+            scores = scores + own
+        lse = scores.logsumexp(-1)
+        parts.append(((scores - lse[..., None]).exp().to(values.dtype) @ values, lse))
+    out, lse = (torch.cat(part, 2) for part in zip(*parts, strict=True))
+    return out, lse
+
+
+def chunks(query: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Queries of which scores exist at once, and the place of the first."""
+    size = max(_QUERIES // query.shape[0], 1)
+    for first in range(0, query.shape[2], size):
+        yield first, query[:, :, first : first + size]
+
+
+def scores_of(query: Tensor, keys: Tensor, *, first: int | None, scale: float | None) -> Tensor:
+    """Args: `first`, place of the first query among the keys if attention is causal."""
     factor = query.shape[-1] ** -0.5 if scale is None else scale
-    scores = widened(query @ keys.transpose(-1, -2)) * factor
-    scores = scores if bias is None else scores + bias
-    lse = scores.logsumexp(-1)
-    return widened((scores - lse[..., None]).exp().to(values.dtype) @ values), lse
-
-
-def joined(before: tuple[Tensor, Tensor], after: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """Keys and values, and those that come behind them."""
-    keys, values = (torch.cat(pair, dim=2) for pair in zip(before, after, strict=True))
-    return keys, values
-
-
-def causal_bias(sizes: np.ndarray, counts: np.ndarray, *, device: torch.device) -> Tensor:
-    """What is added to the scores of rows that have so many keys and a few new ones, shape
-    (rows, 1, most new ones, most keys): a token sees those up to its own."""
-    ends = sizes[:, None] + np.minimum(np.arange(counts.max(initial=0)), counts[:, None] - 1)
-    unseen = np.arange(ends.max(initial=-1) + 1) > ends[:, :, None]
-    bias = np.where(unseen, np.float32(-np.inf), np.float32(0))
-    return torch.from_numpy(bias)[:, None].to(device)
+    scores = widened((query @ keys.transpose(-1, -2)) * factor)
+    if first is None:
+        return scores
+    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
+    return scores.masked_fill(later.triu(first + 1), -torch.inf)
 
 
 def widened(tensor: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class LocalEngine:
         eos_ids: Sequence[int] = (),
         max_batch: int = 16,
         prefix_cache_tokens: int = 65_536,
-        lookahead: int = 4,
+        lookahead: int = 8,
     ) -> None:
         """Args: `eos_ids`, ids that end a reply besides those of the model's generation config;
         `max_batch`, most sequences decoded at once; `prefix_cache_tokens`, how many tokens' keys

@@ -25,8 +25,8 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from mem1.carry import common_prefix
-from mem1.engines.kernels import attend_part, attend_whole, beside, causal_bias, joined, padded
 from mem1.engines.kv import KV, num_tokens
+from mem1.engines.passes import Part, Pass
 from mem1.errors import ModelError
 
 _ATTENTION = "mem1_slots"
@@ -179,14 +179,17 @@ class Slots(Cache):
 
     def kv(self, row: int) -> KV:
         """A copy of what a row holds, from its first token on."""
-        size, on_head = self._rows[row].size, self._rows[row].on_head
+        size = self._rows[row].size
         own = [
             (keys[row : row + 1, :, :size], values[row : row + 1, :, :size])
             for keys, values in self._buffers
         ]
-        if not on_head:
-            return [(keys.clone(), values.clone()) for keys, values in own]
-        return [joined(*pair) for pair in zip(self._head, own, strict=True)]
+        parts = [self._head, own] if self._rows[row].on_head else [own]
+        found: KV = []
+        for layers in zip(*parts, strict=True):
+            keys, values = (torch.cat(some, dim=2) for some in zip(*layers, strict=True))
+            found.append((keys, values))
+        return found
 
     def clear(self) -> None:
         """Drop all rows and their keys and values; their room stays."""
@@ -225,45 +228,21 @@ class Slots(Cache):
 
         Args: `num_decoding`, the first rows, which have a few new tokens; the others join.
         """
+        head = len(self._head_ids)
         for row, count in zip(self._rows, num_new, strict=True):
             row.num_new = count
-        counts = np.array(num_new)
-        owner, starts = np.repeat(np.arange(self.count), counts), counts.cumsum() - counts
-        within = np.arange(len(owner)) - starts[owner]
-        sizes, positions = np.array([(row.size, row.position) for row in self._rows]).T
-        self._at = torch.from_numpy(np.stack([owner, sizes[owner] + within])).to(device)
-        self._width = int((sizes + counts).max())
-        self._decoding = num_decoding
-        ours, at_most = slice(num_decoding), int(counts[:num_decoding].max(initial=0))
-        self._bias = causal_bias(sizes[ours], counts[ours], device=device)
-        self._beside = (
-            beside(starts[ours], counts[ours], width=at_most, device=device)
-            if at_most > 1
-            else None
-        )
-        joining = range(num_decoding, self.count)
-        fresh = [n for n in joining if not self._past(self._rows[n])]
-        self._fresh = padded(starts[fresh], counts[fresh], device=device)
-        self._others = [
-            (n, slice(starts[n], starts[n] + num_new[n]), self._mask(self._rows[n], device=device))
-            for n in joining
-            if n not in fresh
+        parts = [
+            Part(
+                size=row.size,
+                num_new=row.num_new,
+                evicted=[column - head * row.on_head for column in row.evicted],
+                on_head=row.on_head,
+            )
+            for row in self._rows
         ]
-        return torch.from_numpy(positions[owner] + within)[None].to(device)
-
-    def _past(self, row: _Row) -> int:
-        """How many tokens a row had before this pass."""
-        return row.size + len(self._head_ids) * row.on_head
-
-    def _mask(self, row: _Row, *, device: torch.device) -> torch.Tensor | None:
-        """What each new token of a row sees, shape (num_new, num_keys); None: all there is."""
-        if row.num_new == 1:
-            return None
-        past = self._past(row)
-        sees = torch.ones(row.num_new, past + row.num_new, dtype=torch.bool, device=device)
-        sees = sees.tril_(past)
-        sees[1:, list(row.evicted)] = False
-        return sees
+        self._pass = Pass.of(parts, num_decoding=num_decoding, device=device)
+        places = [range(row.position, row.position + row.num_new) for row in self._rows]
+        return torch.tensor([[*chain.from_iterable(places)]], device=device)
 
     def end(self) -> None:
         """The forward pass is over."""
@@ -289,8 +268,8 @@ class Slots(Cache):
 
     def write(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Put every new token behind the last one of its row."""
-        self._reserve(layer, self._width, like=(keys, values))
-        rows, columns = self._at
+        self._reserve(layer, self._pass.width, like=(keys, values))
+        rows, columns = self._pass.rows, self._pass.columns
         for buffer, new in zip(self._buffers[layer], (keys, values), strict=True):
             # By token, buffers are one stretch of memory: rows * room of them.
             tokens = buffer.transpose(1, 2).flatten(0, 1)
@@ -306,76 +285,13 @@ class Slots(Cache):
         scale: float | None,
     ) -> torch.Tensor:
         """Attention of all new tokens: query and result of shape (1, num_heads, num_new, dim)."""
-        out = torch.empty_like(query)
-        if self._beside:
-            beside = self._beside.beside(query)
-            self._beside.put_back(self._attend_decoding(layer, beside, scale=scale), into=out)
-        elif self._decoding:
-            own = slice(self._decoding)
-            alone = query[0, :, own].transpose(0, 1)[:, :, None]
-            found = self._attend_decoding(layer, alone, scale=scale)
-            out[0, :, own] = found[:, :, 0].transpose(0, 1)
-        for group in self._fresh:
-            apart = [group.beside(tensor) for tensor in (query, key, value)]
-            group.put_back(attend_whole(*apart, causal=True, scale=scale), into=out)
-        for number, own, sees in self._others:
-            out[:, :, own] = self._attend_joining(
-                layer, number, query[:, :, own], sees=sees, scale=scale
-            )
-        return out
-
-    def _attend_joining(
-        self,
-        layer: int,
-        number: int,
-        query: torch.Tensor,
-        *,
-        sees: torch.Tensor | None,
-        scale: float | None,
-    ) -> torch.Tensor:
-        """The new tokens of a row that has a past."""
-        row = self._rows[number]
-        size = row.size + row.num_new
-        own = tuple(buffer[number : number + 1, :, :size] for buffer in self._buffers[layer])
-        keys, values = joined(self._head[layer], own) if row.on_head else own
-        return attend_whole(query, keys, values, mask=sees, scale=scale)
-
-    def _attend_decoding(
-        self, layer: int, query: torch.Tensor, *, scale: float | None
-    ) -> torch.Tensor:
-        """A few new tokens a row: the heads that share keys are the queries of these keys. Query
-        and result of shape (rows, num_heads, tokens, dim)."""
-        count, width = self._decoding, self._bias.shape[3]
-        keys, values = (buffer[:count, :, :width] for buffer in self._buffers[layer])
-        # (rows, num_kv_heads, groups * tokens, dim)
-        grouped = query.reshape(count, keys.shape[1], -1, query.shape[3])
-        if 1 < self._bias.shape[2] < grouped.shape[2]:
-            self._bias = self._bias.repeat(1, 1, grouped.shape[2] // self._bias.shape[2], 1)
-        self._bias = self._bias.to(query.dtype)
-        out, lse = attend_part(grouped, keys, values, bias=self._bias, scale=scale)
-        if self._head and any(row.on_head for row in self._rows[:count]):
-            out = self._with_head(layer, grouped, out, lse, scale=scale)
-        return out.reshape(query.shape).to(query.dtype)
-
-    def _with_head(
-        self,
-        layer: int,
-        grouped: torch.Tensor,
-        out: torch.Tensor,
-        lse: torch.Tensor,
-        *,
-        scale: float | None,
-    ) -> torch.Tensor:
-        """Add what the rows see of the head: its keys are read once for all rows."""
-        count, num_kv_heads, groups, dim = grouped.shape
-        flat = grouped.transpose(0, 1).reshape(1, num_kv_heads, count * groups, dim)
-        more, more_lse = attend_part(flat, *self._head[layer], bias=None, scale=scale)
-        more = more.reshape(num_kv_heads, count, groups, dim).transpose(0, 1)
-        more_lse = more_lse.reshape(num_kv_heads, count, groups).transpose(0, 1)
-        on_head = torch.tensor([row.on_head for row in self._rows[:count]], device=out.device)
-        # The log-sum-exp of both parts says how the softmax over all keys weighs them.
-        share = torch.sigmoid(more_lse - lse) * on_head[:, None, None]
-        return out + (more - out) * share[..., None]
+        return self._pass.attend(
+            query,
+            (key, value),
+            buffers=self._buffers[layer],
+            head=self._head[layer] if self._head else None,
+            scale=scale,
+        )
 
     def _reserve(self, layer: int, width: int, *, like: tuple[torch.Tensor, torch.Tensor]) -> None:
         """Have room for `width` tokens a row in this layer, and some more if it's to grow."""

@@ -10,7 +10,7 @@ tree, so that attention over the row is, for every run,
 and each part is what plain attention kernels compute.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mem1.engines.kernels import Padded, padded
-
-_ROWS = 512
-"""Queries whose scores exist at once where no kernel fits."""
+from mem1.engines.kernels import Padded, attend_part, chunks, fits_flash, padded, scores_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +98,12 @@ class _ByRuns(torch.autograd.Function):
         lse = query.new_empty(query.shape[:3], dtype=wide)
         for group in layout.triangles:
             inputs = [group.beside(x) for x in (query, keys, values)]
-            part, part_lse = _forward(*inputs, causal=True, scale=scale)
+            part, part_lse = attend_part(*inputs, causal=True, scale=scale)
             group.put_back(part, into=out)
             group.put_back(part_lse[..., None], into=lse[..., None])
         for seen, by in layout.rectangles:
             inputs = [query[:, :, by], keys[:, :, seen], values[:, :, seen]]
-            part, part_lse = _forward(*inputs, causal=False, scale=scale)
+            part, part_lse = attend_part(*inputs, scale=scale)
             share = torch.sigmoid(part_lse - lse[:, :, by])[..., None].to(out.dtype)
             out[:, :, by] += (part - out[:, :, by]) * share
             lse[:, :, by] = torch.logaddexp(lse[:, :, by], part_lse)
@@ -152,21 +149,6 @@ def _for_each_head(query: Tensor, *shared: Tensor) -> list[Tensor]:
     return [x.repeat_interleave(groups, 1) if groups > 1 else x for x in shared]
 
 
-def _forward(
-    query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Output, and log-sum-exp of the scores, shape (1, num_heads, num_queries)."""
-    if query.device.type == "cpu":
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, 0.0, causal, scale=scale
-        )
-    if _fits_flash(query):
-        return torch.ops.aten._scaled_dot_product_flash_attention(
-            query, key, value, 0.0, causal, scale=scale
-        )[:2]
-    return plain_forward(query, key, value, causal=causal, scale=scale)
-
-
 def _backward(
     by_queries: Sequence[Tensor],
     by_keys: Sequence[Tensor],
@@ -184,7 +166,7 @@ def _backward(
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
             grad, query, key, value, out, lse, 0.0, causal, scale=scale
         )
-    if _fits_flash(query):
+    if fits_flash(query):
         sizes = query.shape[2], key.shape[2]
         no_seed = query.new_zeros(2, dtype=torch.uint64)
         return torch.ops.aten._scaled_dot_product_flash_attention_backward(
@@ -195,24 +177,6 @@ def _backward(
             scale=scale,
         )
     return plain_backward(grad, (query, key, value), out=out, lse=lse, causal=causal, scale=scale)
-
-
-def _fits_flash(query: Tensor) -> bool:
-    dim = query.shape[-1]
-    return query.dtype in (torch.bfloat16, torch.float16) and dim % 8 == 0 and dim <= 256
-
-
-def plain_forward(
-    query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: float
-) -> tuple[Tensor, Tensor]:
-    """The same by matrix products, for what no kernel takes."""
-    parts: list[tuple[Tensor, Tensor]] = []
-    for first, rows in _chunks(query):
-        scores = _scores(rows, key, first=first if causal else None, scale=scale)
-        lse = scores.logsumexp(-1)
-        parts.append(((scores - lse[..., None]).exp().to(value.dtype) @ value, lse))
-    out, lse = (torch.cat(part, 2) for part in zip(*parts, strict=True))
-    return out, lse
 
 
 def plain_backward(
@@ -228,9 +192,9 @@ def plain_backward(
     query, key, value = inputs
     to_query = torch.empty_like(query)
     to_key, to_value = (torch.zeros_like(x, dtype=lse.dtype) for x in (key, value))
-    for first, rows in _chunks(query):
+    for first, rows in chunks(query):
         at = slice(first, first + rows.shape[2])
-        scores = _scores(rows, key, first=first if causal else None, scale=scale)
+        scores = scores_of(rows, key, first=first if causal else None, scale=scale)
         weights = (scores - lse[:, :, at, None]).exp()
         low, rows_grad = weights.to(grad.dtype), grad[:, :, at]
         mean = (rows_grad.to(lse.dtype) * out[:, :, at].to(lse.dtype)).sum(-1, keepdim=True)
@@ -240,19 +204,3 @@ def plain_backward(
         to_key += to_scores.transpose(-1, -2) @ rows
         to_value += low.transpose(-1, -2) @ rows_grad
     return to_query, to_key.to(key.dtype), to_value.to(value.dtype)
-
-
-def _chunks(query: Tensor) -> Iterator[tuple[int, Tensor]]:
-    size = max(_ROWS // query.shape[0], 1)
-    for first in range(0, query.shape[2], size):
-        yield first, query[:, :, first : first + size]
-
-
-def _scores(query: Tensor, key: Tensor, *, first: int | None, scale: float) -> Tensor:
-    """Args: `first`, place of the first query among the keys if attention is causal."""
-    scores = (query @ key.transpose(-1, -2)) * scale
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    if first is None:
-        return scores
-    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
-    return scores.masked_fill(later.triu(first + 1), -torch.inf)
