@@ -68,7 +68,7 @@ class LocalConfig:
     """Most replies sampled at once."""
     prefix_cache_tokens: int = 65_536
     """How many tokens' keys and values are kept, so that what sequences share is computed once."""
-    lookahead: int = 4
+    lookahead: int = 8
     """Most tokens that are guessed from a reply's own text and computed with its next one: it then
     takes fewer passes, and says the same."""
 
