@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -155,12 +156,21 @@ def test_a_long_page_is_cut_before_the_actions(shop, task, tokens):
     assert text.endswith("]")
 
 
-def test_sessions_share_nothing(shop, task):
-    one, two = (WebShopEnv(task, shop=shop) for _ in range(2))
-    done(one, "search[wool scarf]")
-    done(two, "search[green tea]")
-    assert done(one, f"click[{found(one)[0]}]").text != done(two, f"click[{found(two)[0]}]").text
-    assert "buy now" in one.clicks()
+def session(shop, task, *, number: int):
+    """What a session sees, step by step; its steps follow from its number and what it sees."""
+    env, rng = WebShopEnv(task, shop=shop), random.Random(number)
+    for _ in range(5):
+        clicks = [click for click in env.clicks() if click != "buy now"]
+        search = not clicks or rng.random() < 0.2
+        words = rng.choice(["wool scarf", "green tea", "lamp", "cotton socks"])
+        yield done(env, f"search[{words}]" if search else f"click[{rng.choice(clicks)}]").text
+
+
+def test_five_hundred_sessions_at_once_see_what_each_sees_alone(shop, task):
+    alone = [tuple(session(shop, task, number=number)) for number in range(500)]
+    rounds = zip(*(session(shop, task, number=number) for number in range(500)), strict=True)
+    assert list(zip(*rounds, strict=True)) == alone
+    assert len(set(alone)) > 400
 
 
 def test_a_task_of_another_kind_is_refused(shop):
