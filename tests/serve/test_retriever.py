@@ -141,6 +141,16 @@ def test_what_is_wrong_is_told_with_the_limit(body, status, message):
     assert answer.json()["error"].startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "why"),
+    [("GET", "/retrieve", 405, "Method Not Allowed"), ("POST", "/search", 404, "Not Found")],
+)
+def test_what_isnt_there_is_told_as_any_mistake(method, path, status, why):
+    answer = client().request(method, path)
+    assert (answer.status_code, answer.json()) == (status, {"error": why})
+    assert answer.headers.get("allow") == ("POST" if status == 405 else None)
+
+
 def test_the_deepest_body_is_no_crash():
     assert ask(b'{"queries":' + b"[" * 2_000_000).status_code == 400
     assert ask(b'{"queries": [], "topk": ' + b"9" * 10_000 + b"}").status_code == 400

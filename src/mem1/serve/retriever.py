@@ -111,6 +111,7 @@ def make_app(
     `limits`, None: the default ones.
     """
     from fastapi import FastAPI, Request, Response
+    from starlette.exceptions import HTTPException
 
     limits = limits or Limits()
     asked_model = _asked_model(limits, top_k=top_k)
@@ -145,6 +146,12 @@ def make_app(
         """Answers once the index is open; `passages` is null where their number isn't known."""
         known = len(retriever) if isinstance(retriever, Sized) else None
         return _json({"status": "ok", "passages": known})
+
+    @app.exception_handler(HTTPException)
+    async def nothing_here(_request: Request, error: HTTPException) -> Response:
+        answer = _json({"error": error.detail}, error.status_code)
+        answer.headers.update(error.headers or {})
+        return answer
 
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def people() -> Response:
