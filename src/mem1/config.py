@@ -46,11 +46,14 @@ _SAME_RESULTS = frozenset(
         "engine.retries",
         "engine.work_dir",
         "engine.weights_gap",
+        "train.row_tokens",
+        "train.microbatch",
+        "train.gradient_checkpointing",
         "train.distributed.cpu_offload",
         "train.distributed.timeout_s",
     }
 )
-"""Settings that a continued run may change: they say how fast, not what."""
+"""Settings that a continued run may change: they say how fast and in what memory, not what."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -226,6 +226,20 @@ def test_a_model_that_breaks_fails_the_requests_and_not_the_engine():
     assert complete(engine, request("hello"))[0].num_tokens > 0
 
 
+def test_too_little_memory_names_the_setting_and_half_of_it():
+    model = tiny()
+    engine = LocalEngine(model, codec=ByteRenderer(), max_batch=6)
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hook = model.register_forward_pre_hook(full)
+    with pytest.raises(EngineError, match=r"out of memory.*engine\.max_batch = 3, it was 6, or a"):
+        complete(engine, request("hello"))
+    hook.remove()
+    assert complete(engine, request("hello"))[0].num_tokens > 0
+
+
 def test_closing_fails_those_who_wait_and_those_who_come_later():
     engine = LocalEngine(tiny(), codec=ByteRenderer(), max_batch=2)
 

@@ -1,6 +1,7 @@
 """Who does what in a team, and what a team of other sizes is told."""
 
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytest
 torch = pytest.importorskip("torch")
 from ledger_runs import groups, run_config, tiny_policy, train_config  # noqa: E402
 
+from mem1.config import save_config  # noqa: E402
 from mem1.errors import ConfigError, DataError, TrainingError  # noqa: E402
 from mem1.packing import pack, sampled_tokens  # noqa: E402
 from mem1.train.checkpoint import State  # noqa: E402
 from mem1.train.experience import laid_out, longest_rounds, split  # noqa: E402
-from mem1.train.memory import memory_advice  # noqa: E402
+from mem1.train.memory import memory_advice, step_memory_advice  # noqa: E402
 from mem1.train.team import Team, open_team  # noqa: E402
 from mem1.training import check_trainable  # noqa: E402
 
@@ -83,6 +85,33 @@ def test_too_little_memory_names_the_setting_and_what_to_set():
     advice = f"row of {row.num_tokens} tokens.*row_tokens = {row.num_tokens // 2} and.*branch"
     with pytest.raises(TrainingError, match=advice), memory_advice(row, config=train_config()):
         raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_too_little_memory_beside_the_rows_names_settings_that_take_less():
+    config = train_config(row_tokens=4000)
+    advice = r"train\.row_tokens = 2000, .*train\.lora.*cpu_offload = true.*mem1 plan"
+    with pytest.raises(TrainingError, match=advice), step_memory_advice(config):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_row_that_is_too_long_is_told_as_such_within_a_step():
+    (row,), config = pack(groups(1), row_tokens=4000), train_config()
+    with (
+        pytest.raises(TrainingError, match=f"row of {row.num_tokens} tokens"),
+        step_memory_advice(config),
+        memory_advice(row, config=config),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_what_was_advised_may_be_set_in_a_run_that_goes_on(tiny, tmp_path):
+    config = run_config(tiny)
+    save_config(config, tmp_path)
+    assert config.train is not None
+    smaller = replace(
+        config.train, row_tokens=500, microbatch="branch", gradient_checkpointing=True
+    )
+    save_config(replace(config, train=smaller), tmp_path)
 
 
 @pytest.mark.parametrize("change", ["shape", "missing", "more"])

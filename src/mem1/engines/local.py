@@ -66,6 +66,7 @@ class LocalEngine:
             prefix_cache_tokens=prefix_cache_tokens,
             lookahead=lookahead,
         )
+        self._max_batch = max_batch
         self._held: dict[Hashable, Held] = {}
         """What each episode has left to its next request."""
         self._open: set[TokenSequence] = set()
@@ -177,7 +178,7 @@ class LocalEngine:
             step = asyncio.get_running_loop().run_in_executor(self._pool, self._step)
             await asyncio.wait([step])
             if error := step.exception():
-                self._fail(repr(error))
+                self._fail(self._reason(error))
                 continue
             for sequence in step.result():
                 self._hand_out(sequence)
@@ -195,6 +196,15 @@ class LocalEngine:
         if sequence.held and sequence.request.carry:
             self._held[sequence.request.carry.episode] = sequence.held
         sequence.future.set_result(sequence.completion())
+
+    def _reason(self, error: BaseException) -> str:
+        if type(error).__name__ != "OutOfMemoryError":
+            return repr(error)
+        return (
+            f"out of memory while sampling: set engine.max_batch = {max(1, self._max_batch // 2)}, "
+            f"it was {self._max_batch}, or a lower engine.prefix_cache_tokens; mem1 plan tells "
+            f"what fits ({error})"
+        )
 
     def _fail(self, reason: str) -> None:
         """Nobody waits forever. Sequences whose future is done are dropped by the next step."""

@@ -40,6 +40,7 @@ from mem1.train.config import ShapingConfig
 from mem1.train.curriculum import Level, Place, moved
 from mem1.train.experience import gather
 from mem1.train.logbook import Logbook
+from mem1.train.memory import step_memory_advice
 from mem1.train.sources import Source, step_file
 from mem1.train.update import Learner, imitate, learn
 from mem1.types import Trajectory
@@ -99,7 +100,8 @@ def train(run: Run) -> Path:
         progress = progress or _begin(run, logbook)
         try:
             while progress.step < config.steps:
-                _advance(run, progress, logbook)
+                with step_memory_advice(config):
+                    _advance(run, progress, logbook)
         except BaseException:
             # Several processes save all at once or not at all, and one of them may be lost.
             if not progress.updating and progress.step > progress.saved and team.size == 1:
