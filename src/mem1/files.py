@@ -49,6 +49,12 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise DataError(f"{path}: can't be read: {error}") from error
 
 
+def file_state(path: Path) -> tuple[int, int]:
+    """Size and time of change (ns): what tells a file from what it was."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
 def derived_folder(
     source: Path,
     *,
@@ -59,13 +65,14 @@ def derived_folder(
 ) -> Path:
     """The cache folder of what is made from a file; made at the first time, whole or not at all.
 
-    It's found again as long as the file's path, size and time of change stay as they are.
+    It's found again as long as the file's path, size and time of change stay as they are. What
+    `build` needs of other such folders may go once this one is there.
 
     Args: `kind`, what is made; `version`, of the making: another one makes it anew; `build`, fills
     an empty folder; `base`, where caches are, default `$MEM1_CACHE` or `~/.cache/mem1`.
     """
-    stat = source.stat()
-    identity = f"{version}/{source.resolve()}/{stat.st_size}/{stat.st_mtime_ns}"
+    state = file_state(source)
+    identity = "/".join(map(str, (version, source.resolve(), *state)))
     name = f"{source.name.split('.')[0]}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     base = base or Path(os.environ.get("MEM1_CACHE") or Path.home() / ".cache" / "mem1")
     folder = base / kind / name
@@ -74,7 +81,15 @@ def derived_folder(
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        build(partial)
+        try:
+            build(partial)
+        except FileNotFoundError:
+            # Another process was faster, and has cleared up.
+            if folder.is_dir():
+                return folder
+            raise
+        if file_state(source) != state:
+            raise DataError(f"{source}: changed while it was read: run it again")
         for path in partial.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())

@@ -9,7 +9,7 @@ import pytest
 
 from mem1.errors import DataError
 from mem1.files import read_lines
-from mem1.tools import BM25Index, Passage
+from mem1.tools import BM25Index, Passage, bm25
 
 SHIPPED = Path(__file__).parents[2] / "data" / "hotpot_nq"
 RECORDS = [
@@ -70,10 +70,47 @@ def test_the_index_is_built_once_and_again_when_the_corpus_changes(tmp_path):
         )
 
     reopen(), reopen()
-    assert built == [3]
+    assert built == [3, 3]
     corpus(tmp_path, *RECORDS, {"id": "4", "contents": '"Bern"\nA town.'})
     assert ids(reopen(), "Bern") == ["4"]
-    assert built == [3, 4]
+    assert built == [3, 3, 4, 4]
+
+
+def test_an_interrupted_making_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(bm25, "CHUNK", 2)
+    split, seen = bm25._words, []
+    path = corpus(tmp_path, *RECORDS, *({"id": str(n), "contents": f"w{n}"} for n in range(4, 7)))
+
+    def words(text):
+        seen.append(text)
+        if text == "w4" and seen.count(text) == 1:
+            raise KeyboardInterrupt
+        return split(text)
+
+    monkeypatch.setattr(bm25, "_words", words)
+    with pytest.raises(KeyboardInterrupt):
+        BM25Index.open(path, cache_dir=tmp_path / "cache")
+    seen[:] = ["w4"]
+    index = BM25Index.open(path, cache_dir=tmp_path / "cache")
+    assert seen == ["w4", RECORDS[2]["contents"], "w4", "w5", "w6"]
+    assert (len(index), ids(index, "w5"), ids(index, "ruin")) == (6, ["5"], ["2"])
+    assert list((tmp_path / "cache" / "bm25-words").iterdir()) == []
+
+
+def test_a_corpus_that_changes_while_it_is_indexed_is_refused(tmp_path, monkeypatch):
+    """And nothing of the old one is found in what is made of the new one."""
+    monkeypatch.setattr(bm25, "CHUNK", 1)
+    path = corpus(tmp_path, *RECORDS)
+    other = [{"id": record["id"], "contents": "Bern"} for record in RECORDS]
+
+    def change(done, total):
+        if (done, total) == (1, 0):
+            corpus(tmp_path, *other)
+
+    with pytest.raises(DataError, match="changed while it was read"):
+        BM25Index.open(path, cache_dir=tmp_path / "cache", on_progress=change)
+    index = BM25Index.open(path, cache_dir=tmp_path / "cache")
+    assert (ids(index, "Bern"), ids(index, "capital")) == (["1", "2", "3"], [])
 
 
 def test_a_failed_build_leaves_nothing_behind(tmp_path):

@@ -219,9 +219,38 @@ def test_a_corpus_that_changes_while_it_is_indexed_is_refused(tmp_path):
         corpus(tmp_path, [*TOWNS, "more"])
         return count_letters(texts)
 
-    with pytest.raises(DataError, match="changed while it was indexed"):
+    with pytest.raises(DataError, match="changed while it was read"):
         DenseIndex.open(path, encoder(encode), cache_dir=tmp_path / "cache")
     assert list((tmp_path / "cache" / "dense").iterdir()) == []
+
+
+def test_another_process_may_be_faster_and_clear_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(dense, "CHUNK", 2)
+    path, cache = corpus(tmp_path, TOWNS), tmp_path / "cache"
+
+    def faster(done, total):
+        if (done, total) == (4, 5):
+            DenseIndex.open(path, encoder(count_letters), cache_dir=cache)
+
+    index = DenseIndex.open(path, encoder(count_letters), cache_dir=cache, on_progress=faster)
+    assert found(index, "head", top_k=1) == [(4, 1.0)]
+    assert list((cache / "dense-chunks").iterdir()) == []
+
+
+def test_no_vector_of_a_corpus_that_changed_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(dense, "CHUNK", 2)
+    path = corpus(tmp_path, TOWNS)
+
+    def change(done, total):
+        if (done, total) == (2, 5):
+            corpus(tmp_path, ["h" * number for number in range(1, 6)])
+
+    with pytest.raises(DataError, match="changed while it was read"):
+        DenseIndex.open(
+            path, encoder(count_letters), cache_dir=tmp_path / "cache", on_progress=change
+        )
+    index = DenseIndex.open(path, encoder(count_letters), cache_dir=tmp_path / "cache")
+    assert [score for _, score in found(index, "h", top_k=9)] == [1.0] * 5
 
 
 def no_numbers(texts):

@@ -69,7 +69,7 @@ def index(
     ] = None,
 ) -> int:
     """Index a corpus, for BM25 and, with --model, for dense search; eval and run do so themselves
-    if need be. Stopped, the same command goes on: with the vectors where it was, with BM25 anew."""
+    if need be. Stopped, the same command goes on."""
     from mem1.config import BM25Config
     from mem1.tools import BM25Index
     from mem1.tools.indexes import DenseConfig

@@ -5,21 +5,27 @@
 Index and passages stay on disk; a process holds little more than the vocabulary.
 """
 
-from collections.abc import Callable
-from functools import cache
+import shutil
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from mem1.errors import DataError
-from mem1.files import derived_folder
+from mem1.files import derived_folder, file_state
 from mem1.tools.corpus import Passages, write_passages
 from mem1.tools.search import Passage
 
 INDEX_FORMAT = 1
 """Raise it when what is stored changes."""
 
+CHUNK = 10_000
+"""Passages whose words an interruption can lose."""
+
+_WORDS = "words.txt"
 _MAX_QUERY_CHARS = 2_000
 
 
@@ -54,13 +60,21 @@ class BM25Index:
         if not corpus.is_file():
             raise DataError(f"corpus {corpus}: no such file (looked at {corpus.absolute()})")
         progress = on_progress or (lambda done, total: None)
-        folder = derived_folder(
-            corpus,
-            kind="bm25",
-            version=f"{INDEX_FORMAT}/bm25s {version('bm25s')}/{k1}/{b}",
-            build=lambda empty: _build(corpus, empty, k1=k1, b=b, on_progress=progress),
-            base=cache_dir,
-        )
+        chunks: list[Path] = []
+
+        def build(folder: Path) -> None:
+            import bm25s
+
+            made = _index_passages(corpus, folder, base=cache_dir, on_progress=progress)
+            tokens, vocabulary, chunks[:] = made
+            model = bm25s.BM25(k1=k1, b=b)
+            model.index((tokens, vocabulary), show_progress=False)
+            model.save(folder)
+
+        known = f"{_analysis_version()}/{k1}/{b}"
+        folder = derived_folder(corpus, kind="bm25", version=known, build=build, base=cache_dir)
+        for chunk in chunks:
+            shutil.rmtree(chunk, ignore_errors=True)
         return cls(folder)
 
     def __len__(self) -> int:
@@ -89,31 +103,38 @@ class BM25Index:
         return self._model.vocab_dict
 
 
-def _build(
-    corpus: Path, folder: Path, *, k1: float, b: float, on_progress: Callable[[int, int], None]
-) -> None:
-    import bm25s
-
-    tokens, vocabulary = _index_passages(corpus, folder, on_progress=on_progress)
-    model = bm25s.BM25(k1=k1, b=b)
-    model.index((tokens, vocabulary), show_progress=False)
-    model.save(folder)
-
-
 def _index_passages(
-    corpus: Path, folder: Path, *, on_progress: Callable[[int, int], None]
-) -> tuple[list[list[int]], dict[str, int]]:
-    """Copy the passages; give each one's word ids, and the vocabulary."""
+    corpus: Path, folder: Path, *, base: Path | None, on_progress: Callable[[int, int], None]
+) -> tuple[list[list[int]], dict[str, int], list[Path]]:
+    """Copy the passages; give each one's word ids, the vocabulary, and the folders that hold the
+    words of each chunk, which are found again after an interruption."""
     vocabulary = {"": 0}
     tokens: list[list[int]] = []
-    for contents in write_passages(corpus, folder):
-        # What has no word stands under the empty one, which no query holds.
-        words = _words(contents) or [""]
-        tokens.append([vocabulary.setdefault(word, len(vocabulary)) for word in words])
-        if len(tokens) % 1000 == 0:
-            on_progress(len(tokens), 0)
+    chunks: list[Path] = []
+    contents, state = write_passages(corpus, folder), file_state(corpus)
+    while texts := list(islice(contents, CHUNK)):
+        # With the state that the passages are of: the corpus may have changed since.
+        known = f"{_analysis_version()}/{state}/{CHUNK}/{len(tokens)}"
+        build = partial(_write_words, texts)
+        chunk = derived_folder(corpus, kind="bm25-words", version=known, build=build, base=base)
+        chunks.append(chunk)
+        for line in (chunk / _WORDS).read_bytes().decode().split("\n"):
+            # What has no word stands under the empty one, which no query holds.
+            words = line.split(" ")
+            tokens.append([vocabulary.setdefault(word, len(vocabulary)) for word in words])
+        on_progress(len(tokens), 0)
     on_progress(len(tokens), len(tokens))
-    return tokens, vocabulary
+    return tokens, vocabulary, chunks
+
+
+def _write_words(texts: Sequence[str], folder: Path) -> None:
+    lines = (" ".join(_words(text)) for text in texts)
+    (folder / _WORDS).write_bytes("\n".join(lines).encode())
+
+
+def _analysis_version() -> str:
+    """Of what makes words of texts."""
+    return f"{INDEX_FORMAT}/bm25s {version('bm25s')}"
 
 
 def _words(text: str) -> list[str]:

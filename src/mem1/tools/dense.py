@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from mem1.errors import ConfigError, DataError, MissingExtraError, ModelError
-from mem1.files import derived_folder
+from mem1.files import derived_folder, file_state
 from mem1.tools.corpus import Passages, write_passages
 from mem1.tools.encoder import Encoder, Vectors
 from mem1.tools.search import Passage
@@ -161,14 +161,13 @@ class _Making:
         self._on_progress = on_progress
         self._version = f"{INDEX_FORMAT}/{encoder.identity}"
         self._chunks: list[Path] = []
-        self._state = _state(corpus)
+        self._state = file_state(corpus)
 
     def passages(self) -> Passages:
         def build(folder: Path) -> None:
             for number, _ in enumerate(write_passages(self._corpus, folder), start=1):
                 if number % 10_000 == 0:
                     self._on_progress(number, 0)
-            self._check_unchanged()
 
         return Passages(self._derived("passages", str(INDEX_FORMAT), build))
 
@@ -198,26 +197,21 @@ class _Making:
         joined.flush()
 
     def _check_unchanged(self) -> None:
-        if _state(self._corpus) != self._state:
-            raise DataError(f"corpus {self._corpus}: changed while it was indexed: run it again")
+        if file_state(self._corpus) != self._state:
+            raise DataError(f"corpus {self._corpus}: changed while it was read: run it again")
 
     def _chunk(self, start: int, texts: list[str]) -> None:
         def build(folder: Path) -> None:
             np.save(folder / _VECTORS, self._encoder.passages(texts))
 
-        version = f"{self._version}/{CHUNK}/{start}"
+        # With the state that the passages are of: the corpus may have changed since.
+        version = f"{self._version}/{self._state}/{CHUNK}/{start}"
         self._chunks.append(self._derived("dense-chunks", version, build))
 
     def _derived(self, kind: str, version: str, build: Callable[[Path], None]) -> Path:
         return derived_folder(
             self._corpus, kind=kind, version=version, build=build, base=self._cache_dir
         )
-
-
-def _state(corpus: Path) -> tuple[int, int]:
-    """Size and time of change: what tells a corpus from what it was."""
-    stat = corpus.stat()
-    return stat.st_size, stat.st_mtime_ns
 
 
 def _numpy() -> Compare:
