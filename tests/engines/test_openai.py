@@ -291,6 +291,12 @@ def test_retry_after_is_seconds_or_a_date(header, wait_s):
     assert retry_after(header) == wait_s
 
 
+@pytest.mark.parametrize("year", [1999, 2099])
+def test_a_date_to_wait_for_is_told_by_the_servers_clock_not_ours(year):
+    at = f"Wed, 21 Oct {year} 07:28"
+    assert retry_after(f"{at}:30 GMT", now=f"{at}:10 GMT") == 20
+
+
 @pytest.mark.parametrize(
     "bad",
     [Answer(status=500), Answer(content={"choices": []}, cut=True), Answer(content={}, delay_s=9)],

@@ -106,6 +106,13 @@ def never(note: str) -> None:
     raise AssertionError(note)
 
 
+def test_the_newest_checkpoint_is_of_the_most_steps_whatever_clocks_say(tmp_path):
+    for age, path in enumerate(save(tmp_path, 9, 10, 11)):
+        for file in (path, *path.iterdir()):
+            os.utime(file, (2e9 - 9e8 * age, 2e9 - 9e8 * age))
+    assert latest(tmp_path) == (11, [])
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_resumed_run_is_bit_identical(tmp_path, optimizer):
     whole = Run(optimizer=optimizer, seed=1)

@@ -237,7 +237,9 @@ class OpenAIEngine:
             raise StatusError(
                 f"{url}: HTTP {status}{self._hint(status)}: {excerpt}",
                 status=status,
-                wait_s=retry_after(response.headers.get("retry-after")),
+                wait_s=retry_after(
+                    response.headers.get("retry-after"), now=response.headers.get("date")
+                ),
             )
         try:
             data = response.json() if response.content else None
@@ -312,14 +314,21 @@ def _window(entry: Mapping[str, Any]) -> int | None:
     return next((place for place in places if isinstance(place, int) and place > 0), None)
 
 
-def retry_after(value: str | None) -> float | None:
-    """Seconds to wait, from seconds or an HTTP date (RFC 9110, 10.2.3)."""
+def retry_after(value: str | None, *, now: str | None = None) -> float | None:
+    """Seconds to wait, from seconds or an HTTP date (RFC 9110, 10.2.3).
+
+    Args: `now`, the server's own time, also an HTTP date: its clock may not be ours.
+    """
     if value is None:
         return None
     if value.strip().isdecimal():
         return float(value)
+    when, their_now = _date(value), _date(now) or datetime.now(UTC)
+    return max(0.0, (when - their_now).total_seconds()) if when else None
+
+
+def _date(value: str | None) -> datetime | None:
     try:
-        when = parsedate_to_datetime(value)
+        return parsedate_to_datetime(value).astimezone(UTC) if value else None
     except ValueError:
         return None
-    return max(0.0, (when.astimezone(UTC) - datetime.now(UTC)).total_seconds())
