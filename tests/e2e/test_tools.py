@@ -42,6 +42,8 @@ def test_run_calls_a_tool_of_an_mcp_server(tmp_path, monkeypatch, capfd):
         (f"tools.mcp={json.dumps([TIME, TIME])}", "two tools have one name"),
         ('tools.mcp=["no-such-command"]', "MCP server 'no-such-command' doesn't answer"),
         ('tools.functions=["json:nothing"]', "tools.functions json:nothing"),
+        ('tools.functions=["nobodys"]', "no installed package has an entry point of this name"),
+        ('tools.functions=["os:sep"]', "os:sep is neither a function nor a TypedTool"),
         ("tools.timeout=3", "unknown setting tools.timeout: did you mean timeout_s?"),
     ],
 )
