@@ -8,6 +8,9 @@
 #                                                        ray start --address=HEAD:6379  on the other
 #   recipes/verl/paper_qa.sh --dry-run                   check the settings, start nothing
 #
+# RETRIEVER is the address of its search server, which all machines must reach:
+#   RETRIEVER=http://FIRST:8000/retrieve NODES=2 recipes/verl/paper_qa.sh
+#
 # More arguments are verl's settings: trainer.save_freq=…
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -15,8 +18,12 @@ cd "$(dirname "$0")/../.."
 CONFIG=${CONFIG:-configs/paper_qa.toml}
 DATA=${DATA:-runs/verl/paper_qa}
 PYTHON=${PYTHON:-python}
+SETS=()
+if [ -n "${RETRIEVER:-}" ]; then
+    SETS=(--set "retriever.url=$RETRIEVER")
+fi
 
-"$PYTHON" -m mem1.cli data export "$CONFIG" --format verl --out "$DATA"
-exec "$PYTHON" -m mem1.adapters.verl "$CONFIG" --data "$DATA" \
+"$PYTHON" -m mem1.cli data export "$CONFIG" "${SETS[@]}" --format verl --out "$DATA"
+exec "$PYTHON" -m mem1.adapters.verl "$CONFIG" --data "$DATA" "${SETS[@]}" \
     trainer.nnodes="${NODES:-1}" trainer.n_gpus_per_node="${GPUS:-8}" \
     trainer.experiment_name=paper_qa "$@"

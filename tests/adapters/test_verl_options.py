@@ -7,6 +7,7 @@ import pytest
 
 from mem1.adapters.verl.options import (
     check_for_verl,
+    check_reach,
     default_options,
     owned_options,
     read_config,
@@ -81,6 +82,21 @@ def test_workers_on_other_machines_read_the_same_config():
     told = read_config(write_config(config))
     model = str(Path("data/ledger/internal_state").absolute())
     assert told == replace(config, engine=replace(config.engine, model=model))
+
+
+def test_a_corpus_is_found_from_wherever_workers_work():
+    told = read_config(write_config(load_config("configs/smollm2_grpo.toml", overrides=[MODEL])))
+    assert told.retriever is not None
+    assert told.retriever.corpus == str(Path("data/hotpot_nq/corpus.jsonl.gz").absolute())
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_a_retriever_that_other_machines_cannot_reach_is_refused(host):
+    config = paper(f"retriever.url=http://{host}:8000/retrieve")
+    with pytest.raises(ConfigError, match=r"trainer\.nnodes = 2: .* --set retriever\.url=http"):
+        check_reach(config, num_machines=2)
+    check_reach(config, num_machines=1)
+    check_reach(paper("retriever.url=http://node1:8000/retrieve"), num_machines=2)
 
 
 @pytest.mark.parametrize(

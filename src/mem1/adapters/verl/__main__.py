@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from mem1.adapters.verl.data import TRAIN_FILE
-from mem1.adapters.verl.options import PLUGIN, default_options, owned_options, write_config
+from mem1.adapters.verl.options import (
+    PLUGIN,
+    check_reach,
+    default_options,
+    owned_options,
+    write_config,
+)
 from mem1.adapters.verl.version import check_verl
 from mem1.config import RunConfig, load_config
 from mem1.errors import ConfigError, DataError, UserError
@@ -24,8 +30,8 @@ def compose_config(config: RunConfig, *, data: Path, overrides: Sequence[str]) -
     """verl's whole config, as its trainer wants it.
 
     Args: `overrides`, of verl's settings, `dotted.name=value`.
-    Raises: ConfigError for an override of what follows from mem1's config, and for other servers
-    than vLLM.
+    Raises: ConfigError for an override of what follows from mem1's config, for other servers than
+    vLLM, and for a retriever that other machines can't reach.
     """
     from hydra import compose, initialize_config_module  # pyright: ignore[reportMissingImports]
     from omegaconf import OmegaConf, open_dict  # pyright: ignore[reportMissingImports]
@@ -46,6 +52,7 @@ def compose_config(config: RunConfig, *, data: Path, overrides: Sequence[str]) -
         raise ConfigError(
             f"actor_rollout_ref.rollout.name={sampler}: our requests are in vLLM's words, take vllm"
         )
+    check_reach(config, num_machines=composed.trainer.nnodes)
     for name, value in owned.items():
         OmegaConf.update(composed, name, value)
     with open_dict(composed):
@@ -86,12 +93,15 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--data", type=Path, required=True, help="folder that `mem1 data export` wrote"
     )
+    parser.add_argument(
+        "--set", action="append", default=[], help="of mem1's settings: dotted.name=value"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check, and start nothing")
     parser.add_argument("overrides", nargs="*", help="of verl's settings: dotted.name=value")
     given = parser.parse_intermixed_args(arguments)
     check_verl()
     os.environ["VERL_USE_EXTERNAL_MODULES"] = PLUGIN
-    config = load_config(given.config)
+    config = load_config(given.config, overrides=given.set)
     composed = compose_config(config, data=given.data, overrides=given.overrides)
     if not (given.data / TRAIN_FILE).exists():
         raise DataError(

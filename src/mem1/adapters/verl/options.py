@@ -9,11 +9,13 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mem1.adapters.verl.data import TRAIN_FILE, VALIDATION_FILE
-from mem1.config import RunConfig
+from mem1.config import BM25Config, HTTPConfig, RunConfig
 from mem1.errors import ConfigError
 from mem1.settings import build, dump_toml, to_table
+from mem1.tools.indexes import DenseConfig, HybridConfig
 from mem1.train.config import OptimizerConfig, TrainConfig
 from mem1.training import check_trainable
 from mem1.wiring import model_path, model_window
@@ -38,11 +40,27 @@ Options = dict[str, Any]
 
 
 def write_config(config: RunConfig) -> str:
-    """The whole config as text, for verl's processes on other machines: the model's folder is
-    absolute, since they work elsewhere."""
+    """The whole config as text, for verl's processes on other machines: the folder of the model and
+    a corpus are absolute, since they work elsewhere."""
     _, engine = check_trainable(config)
-    engine = replace(engine, model=str(_model_folder(config)))
-    return dump_toml(to_table(replace(config, engine=engine)))
+    config = replace(config, engine=replace(engine, model=str(_model_folder(config))))
+    if isinstance(config.retriever, BM25Config | DenseConfig | HybridConfig):
+        corpus = str(Path(config.retriever.corpus).absolute())
+        config = replace(config, retriever=replace(config.retriever, corpus=corpus))
+    return dump_toml(to_table(config))
+
+
+def check_reach(config: RunConfig, *, num_machines: int) -> None:
+    """Raises: ConfigError for a retriever's address that is another one on each machine."""
+    if num_machines == 1 or not isinstance(config.retriever, HTTPConfig):
+        return
+    host = urlsplit(config.retriever.url).hostname or ""
+    if host in ("localhost", "::1", "0.0.0.0") or host.startswith("127."):
+        raise ConfigError(
+            f"retriever.url = {config.retriever.url!r} with trainer.nnodes = {num_machines}: on "
+            "each machine that is the machine itself, name an address that all can reach: "
+            "--set retriever.url=http://FIRST:8000/retrieve"
+        )
 
 
 def read_config(text: str) -> RunConfig:
