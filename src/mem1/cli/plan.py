@@ -55,27 +55,38 @@ def _show(console: "Console", plan: "Plan") -> None:
 
     for name, value in _facts(plan):
         console.print(Text.assemble((f"{name:<15}", "bold"), value), soft_wrap=True)
-    table = Table(title="memory on each device, at most", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("")
+    if not plan.items:
+        return
+    unit = "MiB" if plan.peak < 2**30 else "GiB"
+
+    def told(size: int) -> str:
+        return f"{size / (2**20 if unit == 'MiB' else 2**30):,.2f}"
+
+    table = Table(
+        title=f"memory on each device, at most, in {unit}", title_justify="left", box=SIMPLE_HEAD
+    )
+    table.add_column("", no_wrap=True)
     for phase in plan.phases:
         table.add_column(phase, justify="right")
     for item in plan.items:
-        where = " (in the machine's memory)" if item.on_host else ""
-        sizes = (_gib(item.bytes) if phase in item.phases else "" for phase in plan.phases)
-        table.add_row(item.name + where, *sizes)
+        sizes = (told(item.bytes) if phase in item.phases else "" for phase in plan.phases)
+        table.add_row(item.name + (" (offloaded)" if item.on_host else ""), *sizes)
     table.add_section()
-    table.add_row("in all, on the device", *map(_gib, plan.phases.values()), style="bold")
+    table.add_row("in all, on the device", *map(told, plan.phases.values()), style="bold")
     console.print(table)
-    had = f"{_gib(plan.peak)} and {_gib(plan.kept_free)} kept free, of {_gib(plan.machine.memory)}"
+    if plan.host:
+        size = plan.host / 2**30
+        console.print(f"the machine's own memory: up to {size:,.0f} GiB for all processes")
+    had = f"{told(plan.peak)} and {told(plan.kept_free)} kept free, of {told(plan.machine.memory)}"
     if plan.has_room:
-        console.print(Text(f"it has room: {had} GiB", style="green"))
+        console.print(Text(f"it has room: {had} {unit}", style="green"))
         return
-    console.print(Text(f"too large: {had} GiB", style="red"))
+    console.print(Text(f"too large: {had} {unit}", style="red"))
     for changes in plan.advice:
-        told = " and ".join(map(str, changes))
-        console.print(Text(f"  fits with  {told}"), soft_wrap=True)
+        console.print(Text(f"  fits with  {' and '.join(map(str, changes))}"), soft_wrap=True)
     if not plan.advice:
-        console.print("  no setting makes it fit: take a smaller model or larger devices")
+        console.print("  no setting makes it fit: take a smaller model or larger devices,")
+        console.print("  which  --devices 8 --memory 80GB  describes")
 
 
 def _facts(plan: "Plan") -> list[tuple[str, str]]:
@@ -97,7 +108,3 @@ def _facts(plan: "Plan") -> list[tuple[str, str]]:
         expected = f"{plan.step_tokens.expected:,} expected"
         found.append(("tokens a step", f"{most}, {expected}; rows of {plan.row_tokens:,}"))
     return found
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:,.2f}"

@@ -8,7 +8,7 @@ from mem1.config import LocalConfig, RunConfig, ServerConfig, VLLMConfig
 from mem1.context import Budget, check_window
 from mem1.errors import BudgetError, ConfigError
 from mem1.plan.machine import Machine
-from mem1.plan.memory import Sampling, Training, Use, items, peak
+from mem1.plan.memory import Sampling, Training, Use, host_bytes, items, peak
 from mem1.plan.result import Plan, StepTokens
 from mem1.plan.shape import Shape
 from mem1.train.config import TrainConfig
@@ -60,7 +60,8 @@ def estimate(config: RunConfig, machine: Machine, *, shape: Shape | None, fill: 
         processes=processes,
         places=tuple(_places(config, machine, processes=processes)),
         items=tuple(found),
-        phases=peak(found),
+        phases=peak(found, phases=use.phases),
+        host=host_bytes(shape, use, found=found) if use.on_gpu else 0,
         problems=tuple(_problems(config, machine, bound=bound, window=window)),
     )
 
@@ -123,6 +124,7 @@ def _training(
         critic=settings.critic.kind if settings.critic else None,
         reference=bool(settings.loss.kl) and settings.algorithm != "sft",
         copied=processes > 1 or bool(settings.staleness),
+        overlapped=bool(settings.staleness),
         checkpointing=settings.gradient_checkpointing,
         offload=settings.distributed.cpu_offload and processes > 1,
     )
@@ -134,7 +136,7 @@ def _sampling(config: RunConfig, *, most: int, processes: int) -> Sampling | Non
     if not isinstance(engine, LocalConfig) or (settings and settings.algorithm == "sft"):
         return None
     episodes = config.run.concurrency
-    if settings:
+    if settings and not settings.eval_every:
         own = -(-settings.batch_size // processes) * settings.group_size
         episodes = min(episodes, own)
     carried = config.run.mode == "carry"

@@ -47,11 +47,13 @@ def this_machine(*, on_cpu: bool, devices: int | None = None, memory: int | None
     of GPUs without a memory where there are none.
     """
     gpus = [] if on_cpu else _gpus()
-    if on_cpu or not (gpus or memory):
-        if devices and devices > 1 and not on_cpu:
-            raise ConfigError(f"--devices {devices}: no GPU here, add their  --memory 80GB")
-        return Machine(devices=devices or 1, memory=memory or _ram() // (devices or 1), kind="cpu")
-    return Machine(devices=devices or len(gpus) or 1, memory=memory or min(gpus), kind="gpu")
+    if gpus or (memory and not on_cpu):
+        count = (len(gpus) or 1) if devices is None else devices
+        return Machine(devices=count, memory=memory or min(gpus))
+    count = 1 if devices is None else devices
+    if count > 1 and not on_cpu:
+        raise ConfigError(f"--devices {count}: no GPU here, add their  --memory 80GB")
+    return Machine(devices=count, memory=memory or _ram() // max(count, 1), kind="cpu")
 
 
 def _gpus() -> list[int]:

@@ -1,20 +1,20 @@
 """A SHAPE AND A WAY TO TRAIN -> BYTES ON A DEVICE, item by item.
 
-    Shape, Use -> items -> [Item] -> peak: the largest of sampling, update and step
+    Shape, Use -> items -> [Item] -> peak: bytes while sampling, in the update, in the step, …
 
 What is counted is what the code holds; each item says where. P is a model's parameters, b the bytes
 of `engine.dtype`, w = max(b, 4) those of what must not round, W the processes.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
 from mem1.plan.shape import Shape
 
-Phase = Literal["sampling", "update", "step"]
-PHASES: tuple[Phase, ...] = ("sampling", "update", "step")
+Phase = Literal["sampling", "update", "step", "export"]
+PHASES: tuple[Phase, ...] = ("sampling", "update", "step", "export")
 SPARE_TOKENS = 256
 """What a row of the engine may grow before it's laid out anew (`engines/slots.py`)."""
 HEAD_CHUNK = 1024
@@ -52,6 +52,8 @@ class Training:
     """A frozen copy of the model."""
     copied: bool = False
     """A copy that episodes are sampled from."""
+    overlapped: bool = False
+    """Whether episodes are sampled during the update (`train.staleness`)."""
     checkpointing: bool = False
     offload: bool = False
 
@@ -91,26 +93,58 @@ class Use:
     def wide(self) -> int:
         return max(self.itemsize, 4)
 
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Those that there are."""
+        training = self.training
+        there: dict[Phase, bool] = {
+            "sampling": self.sampling is not None,
+            "update": training is not None,
+            "step": training is not None,
+            # Merged into a copy of the model (`train/policy.py`).
+            "export": training is not None and bool(training.adapters),
+        }
+        return tuple(phase for phase in PHASES if there[phase])
+
 
 def items(shape: Shape, use: Use) -> list[Item]:
     """All that takes memory on each device, in bytes; the largest it can be."""
     found = [*_held(shape, use), *_sampled(shape, use), *_updated(shape, use)]
-    return [item for item in found if item.bytes]
+    there = frozenset(use.phases)
+    return [
+        replace(item, phases=tuple(phase for phase in item.phases if phase in there))
+        for item in found
+        if item.bytes
+    ]
 
 
-def peak(found: Sequence[Item]) -> dict[Phase, int]:
+def peak(found: Sequence[Item], *, phases: Sequence[Phase]) -> dict[Phase, int]:
     """Bytes of each phase on a device."""
     return {
         phase: sum(item.bytes for item in found if phase in item.phases and not item.on_host)
-        for phase in PHASES
+        for phase in phases
     }
+
+
+def host_bytes(shape: Shape, use: Use, *, found: Sequence[Item]) -> int:
+    """Most bytes of the machine's own memory that processes on GPUs take together: each has all
+    models whole before they are cut, one of them widened (`train/distributed.py`); and what is
+    offloaded."""
+    training, size = use.training, use.processes
+    if training is None or size == 1:
+        return 0
+    others = (training.critic == "separate") + (training.reference and training.adapters is None)
+    policy = use.wide if training.adapters is None else 2 * use.itemsize
+    starting = (policy + others * use.itemsize) * shape.parameters
+    return size * max(starting, sum(item.bytes for item in found if item.on_host))
 
 
 def _held(shape: Shape, use: Use) -> Iterator[Item]:
     """Weights, and what stays beside them from step to step (`train/policy.py`, `optimizer.py`)."""
     training, b, w = use.training, use.itemsize, use.wide
     if training is None:
-        yield Item(name="weights", bytes=b * shape.parameters)
+        if use.sampling:
+            yield Item(name="weights", bytes=b * shape.parameters)
         return
     host, size = training.offload, use.processes
     adapters = training.adapters
@@ -130,9 +164,11 @@ def _held(shape: Shape, use: Use) -> Iterator[Item]:
         copies = w if size == 1 and b < w else 0
         critic = shape.parameters * (narrow + copies) + 2 * w * _valued(shape)
         yield Item(name="critic and its optimizer", bytes=ceil(critic / size), on_host=host)
+    copied = b * shape.parameters + w * (adapters or 0)
     if training.copied:
-        copied = b * shape.parameters + w * (adapters or 0)
         yield Item(name="copy that samples", bytes=copied)
+    if adapters:
+        yield Item(name="merged copy", bytes=copied, phases=("export",))
 
 
 def _valued(shape: Shape) -> int:
@@ -150,15 +186,17 @@ def _sampled(shape: Shape, use: Use) -> Iterator[Item]:
     sampling, b = use.sampling, use.itemsize
     if sampling is None:
         return
+    overlapped = use.training is not None and use.training.overlapped
+    phases: tuple[Phase, ...] = ("sampling", "update", "step") if overlapped else ("sampling",)
     tokens = sampling.rows * (sampling.context + SPARE_TOKENS) + sampling.stored
     yield Item(name="keys and values", bytes=tokens * kv_bytes(shape, itemsize=b))
     widest = max(3 * shape.intermediate, 6 * shape.attended) + 2 * shape.hidden
     read = sampling.joining * sampling.prompt * widest * b
-    yield Item(name="reading prompts", bytes=read, phases=("sampling",))
+    yield Item(name="reading prompts", bytes=read, phases=phases)
     # Logits, widened, scaled, probabilities; for a nucleus, sorted with their places, and sums.
     each = b + 16 + (28 if sampling.nucleus else 0)
     logits = sampling.rows * (sampling.guesses + 1) * shape.vocab * each
-    yield Item(name="logits", bytes=logits, phases=("sampling",))
+    yield Item(name="logits", bytes=logits, phases=phases)
 
 
 def _updated(shape: Shape, use: Use) -> Iterator[Item]:

@@ -62,7 +62,11 @@ class Plan:
     items: tuple[Item, ...]
     """Memory on each of these devices."""
     phases: dict[Phase, int]
-    """Bytes on a device while sampling, in the update, in the optimizer's step."""
+    """Bytes on a device while sampling, in the update, in the optimizer's step, while merging
+    adapters; those that there are."""
+    host: int
+    """Most bytes of the machine's own memory that processes on GPUs take together, while they
+    start or with what is offloaded; of a single process, which loads to its GPU, 0."""
     problems: tuple[str, ...]
     """Why it can't run, but for memory."""
     advice: tuple[tuple[Change, ...], ...] = ()
@@ -72,7 +76,7 @@ class Plan:
     @property
     def peak(self) -> int:
         """Most bytes on a device."""
-        return max(self.phases.values())
+        return max(self.phases.values(), default=0)
 
     @property
     def kept_free(self) -> int:

@@ -156,6 +156,7 @@ def _from_config(path: Path) -> Shape:
         told: dict[str, Any] = json.loads(path.read_text("utf-8"))
         family = _checked_family(path, told.get("model_type"))
         hidden, heads = int(told["hidden_size"]), int(told["num_attention_heads"])
+        usual = 128 if family in _NORMED_HEADS else hidden // heads
         return Shape(
             family=family,
             vocab=int(told["vocab_size"]),
@@ -164,7 +165,7 @@ def _from_config(path: Path) -> Shape:
             layers=int(told["num_hidden_layers"]),
             heads=heads,
             kv_heads=int(told.get("num_key_value_heads") or heads),
-            head_dim=int(told.get("head_dim") or hidden // heads),
+            head_dim=int(told.get("head_dim") or usual),
             tied=bool(told.get("tie_word_embeddings", False)),
             attention_bias=bool(told.get("attention_bias", False)),
             window=told.get("max_position_embeddings"),
