@@ -129,3 +129,12 @@ def test_a_run_that_lost_a_process_goes_on_in_two(tiny, two, one, tmp_path):
     assert [status for status, _ in found] == [0, 0], found
     for name, tensor in exported(one / "grpo").items():
         torch.testing.assert_close(exported(tmp_path / "run")[name], tensor, rtol=0, atol=1e-12)
+
+
+def test_a_run_of_one_goes_on_in_two(tiny, one, tmp_path):
+    train_run(team_config(tiny, "grpo", steps=1), tmp_path / "run")
+    (tmp_path / "run/config.toml").unlink()  # one step more is another run, but the same weights
+    found = outputs(start_team(tiny, {tmp_path / "run": ("grpo", {})}))
+    assert [status for status, _ in found] == [0, 0], found
+    for name, tensor in exported(one / "grpo").items():
+        torch.testing.assert_close(exported(tmp_path / "run")[name], tensor, rtol=0, atol=1e-12)
