@@ -93,7 +93,11 @@ def planned(config: Any, *, device: str) -> dict[str, int]:
 
     kind = "cpu" if device == "cpu" else "gpu"
     plan = plan_run(config, Machine(memory=2**50, kind=kind))
-    always = [item.bytes for item in plan.items if item.phases == tuple(plan.phases)]
+    always = [
+        item.bytes
+        for item in plan.items
+        if item.phases == tuple(plan.phases) and item.name != "gradients"
+    ]
     weights = next(item.bytes for item in plan.items if item.name == "weights")
     if config.train is None:
         return {"weights": weights, "peak": plan.phases["sampling"]}

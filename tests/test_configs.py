@@ -8,7 +8,7 @@ from mem1.config import RunConfig, load_config
 from mem1.training import check_trainable
 
 FOLDER = Path(__file__).parents[1] / "configs"
-CONFIGS = sorted(FOLDER.glob("*.toml"))
+CONFIGS = sorted(FOLDER.rglob("*.toml"))
 
 
 def loaded(name: str) -> RunConfig:
