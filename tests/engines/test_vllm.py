@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,30 @@ def test_a_server_of_our_own_that_dies_is_told_with_its_log(tiny, tmp_path):
     with pytest.raises(EngineError, match=r"vLLM server 0 ended; its log .*vllm-0.log ends:"):
         asyncio.run(run())
     assert len(list(tmp_path.rglob("vllm-0.log"))) == 1
+
+
+def test_a_server_that_is_lost_leaves_its_requests_to_the_others(tiny, caplog):
+    asks = [ask((1, 2, n)) for n in range(20)]
+
+    async def run(url: str, lost: ExitStack) -> list[Completion]:
+        other = lost.enter_context(running(Standin(tiny)))
+        config = VLLMConfig(model=str(tiny), urls=(other, url), retries=0)
+        engine = await opened(config, weights=Trained(tiny))
+        try:
+            before = await asyncio.gather(*map(engine.complete, asks))
+            await asyncio.to_thread(lost.close)
+            assert await asyncio.gather(*map(engine.complete, asks)) == before
+            engine.forget()
+            return await asyncio.gather(*map(engine.complete, asks))
+        finally:
+            await engine.close()
+
+    with running(Standin(tiny)) as url, ExitStack() as lost:
+        found = asyncio.run(run(url, lost))
+    assert all(reply.exact for reply in found)
+    (record,) = caplog.records
+    assert "is lost: " in record.getMessage()
+    assert "goes on with the other 1" in record.getMessage()
 
 
 def test_another_model_is_told_with_those_that_are_there(tiny):

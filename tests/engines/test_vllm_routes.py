@@ -57,3 +57,11 @@ def test_requests_in_flight_are_counted():
     routes.leave(routes.enter((1, 2)))
     routes.enter((1, 2))
     assert routes.in_flight == 1
+
+
+def test_a_replica_that_was_dropped_gets_nothing_however_idle_it_is():
+    routes = Routes(2)
+    served(routes, prompt(1))
+    routes.drop(0)
+    assert at_once(routes, *[prompt(1)] * 20) == [1] * 20
+    assert routes.left == {1}

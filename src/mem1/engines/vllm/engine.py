@@ -114,11 +114,15 @@ class VLLMEngine:
             raise EngineError("vLLM: closed")
         if self._weights is not None:
             await self._catch_up(self._weights)
-        number = self._routes.enter(request.prompt_ids)
-        try:
-            return await self._replicas[number].complete(request)
-        finally:
-            self._routes.leave(number)
+        while True:
+            number = self._routes.enter(request.prompt_ids)
+            try:
+                return await self._replicas[number].complete(request)
+            except EngineError as error:
+                if not await self._goes_on_without(number, error):
+                    raise
+            finally:
+                self._routes.leave(number)
 
     def forget(self) -> None:
         """The weights have changed: the next request is sampled from the new ones.
@@ -142,6 +146,25 @@ class VLLMEngine:
             # Else there are logs that say what was wrong.
             shutil.rmtree(self._folder, ignore_errors=True)
 
+    async def _goes_on_without(self, number: int, error: object) -> bool:
+        """Drop a replica that doesn't answer any more, if there's another one."""
+        replica, last = self._replicas[number], {number}
+        if self._routes.left == last or await replica.answers() or self._routes.left == last:
+            return False
+        if number in self._routes.left:
+            self._routes.drop(number)
+            _log.warning(
+                "%s is lost: %s; the run goes on with the other %d, start it again to have all",
+                *(replica.url, error, len(self._routes.left)),
+            )
+        return True
+
+    async def _alive(self) -> list[Replica]:
+        """Those that take weights; lost ones are dropped."""
+        for number in sorted(self._routes.left):
+            await self._goes_on_without(number, "it doesn't answer")
+        return [self._replicas[number] for number in sorted(self._routes.left)]
+
     async def _catch_up(self, weights: Weights) -> None:
         """Give the servers the weights as they are, if they've changed since."""
         async with self._pushing:
@@ -161,9 +184,10 @@ class VLLMEngine:
         self._pushed += 1
         # A new name each time: nothing that remembers files by their names can mistake one.
         folder = self._folder / f"weights-{self._pushed:06d}"
+        replicas = await self._alive()
         try:
             await asyncio.to_thread(weights.write, folder)
-            await asyncio.gather(*(replica.load(folder) for replica in self._replicas))
+            await asyncio.gather(*(replica.load(folder) for replica in replicas))
         except OSError as error:
             raise StoreError(
                 f"{folder}: weights can't be written: {error}: make room, or name another "
@@ -171,13 +195,13 @@ class VLLMEngine:
             ) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        await self._check_weights(weights)
+        await self._check_weights(weights, replicas)
 
-    async def _check_weights(self, weights: Weights) -> None:
+    async def _check_weights(self, weights: Weights, replicas: Sequence[Replica]) -> None:
         """Raises: ModelError for a server that has other weights than the trainer."""
         ids = self._codec.encode(PROBE)
         ours = await asyncio.to_thread(weights.logprobs, ids)
-        for replica in self._replicas:
+        for replica in replicas:
             theirs = await replica.api.logprobs(ids)
             gap = fmean(abs(a - b) for a, b in zip(ours, theirs, strict=True))
             # Not a number is no small number.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mem1.engines.base import Codec, Request
-from mem1.engines.openai import OpenAIEngine, probe
+from mem1.engines.openai import OpenAIEngine, StatusError, probe
 from mem1.engines.vllm.config import VLLMConfig
 from mem1.engines.vllm.server import Server
 from mem1.engines.vllm.wire import Api, SGLangApi, VLLMApi
@@ -49,6 +49,18 @@ class Replica:
             if self.server is None or self.server.running:
                 raise
             raise EngineError(f"{self.server.name} ended; {self.server.last_words()}") from error
+
+    async def answers(self) -> bool:
+        """Whether the server is there and can sample."""
+        if self.server is not None and not self.server.running:
+            return False
+        try:
+            await self.client.ask("/health")
+        except StatusError as error:
+            return error.status < 500
+        except EngineError:
+            return False
+        return True
 
     async def load(self, folder: Path) -> None:
         """As `Api.load`; a server of our own tells the end of its log, too."""

@@ -24,6 +24,12 @@ class Routes:
     def __init__(self, count: int) -> None:
         self._seen = [OrderedDict[int, None]() for _ in range(count)]
         self._in_flight = [0] * count
+        self._left = set(range(count))
+
+    @property
+    def left(self) -> frozenset[int]:
+        """Replicas that weren't dropped."""
+        return frozenset(self._left)
 
     @property
     def in_flight(self) -> int:
@@ -32,9 +38,9 @@ class Routes:
     def enter(self, prompt_ids: Sequence[int]) -> int:
         """The replica that gets the request, which counts as busy with it until `leave`."""
         blocks = list(_blocks(prompt_ids))
-        most = min(self._in_flight) + _SLACK
+        most = min(self._in_flight[number] for number in self._left) + _SLACK
         found = max(
-            (number for number, busy in enumerate(self._in_flight) if busy <= most),
+            (number for number in sorted(self._left) if self._in_flight[number] <= most),
             key=lambda number: (self._cached(number, blocks), -self._in_flight[number]),
         )
         self._in_flight[found] += 1
@@ -48,6 +54,10 @@ class Routes:
 
     def leave(self, replica: int) -> None:
         self._in_flight[replica] -= 1
+
+    def drop(self, replica: int) -> None:
+        """The replica gets no more requests."""
+        self._left.discard(replica)
 
     def forget(self) -> None:
         """The replicas' caches are empty."""
