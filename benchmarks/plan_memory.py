@@ -54,10 +54,19 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "tiny, bfloat16, adapters": (TINY, LARGE | BFLOAT16 | LORA),
     "tiny, bfloat16, critic and reference": (TINY, LARGE | BFLOAT16 | PPO),
     "tiny, sampling": (TINY, {}),
+    "tiny, two processes": (TINY, LARGE),
+    "tiny, bfloat16, two processes": (TINY, LARGE | BFLOAT16),
+    "tiny, layers recomputed, two processes": (TINY, LARGE | RECOMPUTED),
 }
+PAIR = "two processes"
+"""Cases that end so are run by two, of which the first is measured."""
 ROWS, PROMPT, REPLY = 8, 200, 24
 """Of the engine, when it samples."""
 MIB = 2**20
+
+
+def processes_of(case: str) -> int:
+    return 2 if case.endswith(PAIR) else 1
 
 
 def settings_of(model: str, changes: dict[str, Any], *, device: str) -> Any:
@@ -76,7 +85,7 @@ def settings_of(model: str, changes: dict[str, Any], *, device: str) -> Any:
         part = size // 8
         budget = {"prompt": size - 5 * part, "internal_state": part, "action": part}
         budget["observation"] = part
-        told = {"train.algorithm": '"sft"', "train.steps": 2, "train.batch_size": 2}
+        told = {"train.algorithm": '"sft"', "train.steps": 2, "train.batch_size": 4}
         if "train.critic.kind" not in changes:
             told["train.data.trajectories"] = '["made"]'
     told |= {f"budget.{name}": value for name, value in budget.items()} | changes
@@ -87,18 +96,19 @@ def settings_of(model: str, changes: dict[str, Any], *, device: str) -> Any:
     return load_config(overrides=overrides)
 
 
-def planned(config: Any, *, device: str) -> dict[str, int]:
+def planned(config: Any, *, device: str, processes: int = 1) -> dict[str, int]:
     """Bytes, as the plan of the settings has them."""
     from mem1.plan import Machine, plan_run
 
     kind = "cpu" if device == "cpu" else "gpu"
-    plan = plan_run(config, Machine(memory=2**50, kind=kind))
+    plan = plan_run(config, Machine(devices=processes, memory=2**50, kind=kind))
     always = [
         item.bytes
         for item in plan.items
         if item.phases == tuple(plan.phases) and item.name != "gradients"
     ]
-    weights = next(item.bytes for item in plan.items if item.name == "weights")
+    models = ("weights", "copy that samples")
+    weights = sum(item.bytes for item in plan.items if item.name in models)
     if config.train is None:
         return {"weights": weights, "peak": plan.phases["sampling"]}
     # The engine of the process isn't used: what it takes is left out.
@@ -146,34 +156,41 @@ def measured(case: str, *, tiny: Path, device: str) -> dict[str, int]:
     if model != TINY:
         # What reads the file takes as much as a small model.
         import gguf  # noqa: F401
-    short = {"train.row_tokens": 64} if changes else {}
     asked = str(tiny) if model == TINY else model
-    for path, told in ((str(tiny / "warm"), changes | short), (asked, changes)):
-        config = settings_of(path, told, device=device)
-        gc.collect()
-        meter, place = Meter(device), model_path(config.engine.model)
-        if config.train is None:
-            found = asyncio.run(sampled(config, meter=meter))
-        else:
-            found = trained(config, path=place, meter=meter)
+    if not changes:
+        for path in (str(tiny / "warm"), asked):
+            config = settings_of(path, changes, device=device)
+            found = asyncio.run(sampled(config, meter=Meter(device)))
+        return found
+    from mem1.train.team import open_team
+
+    short = changes | {"train.row_tokens": 64}
+    with open_team(device=device, timeout_s=100) as team:
+        for path, told in ((str(tiny / "warm"), short), (asked, changes)):
+            config = settings_of(path, told, device=device)
+            gc.collect()
+            found = trained(config, path=model_path(path), meter=Meter(device), team=team)
     return found
 
 
-def trained(config: Any, *, path: Path, meter: Meter) -> dict[str, int]:
-    """Two steps, each on two trajectories of one turn."""
+def trained(config: Any, *, path: Path, meter: Meter, team: Any) -> dict[str, int]:
+    """Two steps, each on two trajectories of one turn for each process."""
+    from mem1.train.distributed import load_sharded
     from mem1.train.experience import gather
     from mem1.train.policy import load_policy
     from mem1.train.update import Learner, imitate, learn
 
     found: dict[str, int] = {}
-    policy = load_policy(
-        path, config=config.train, device=config.engine.device, dtype=config.engine.dtype
-    )
+    told, dtype = config.train, config.engine.dtype
+    if team.size > 1:
+        policy = load_sharded(path, config=told, dtype=dtype, team=team)
+    else:
+        policy = load_policy(path, config=told, device=config.engine.device, dtype=dtype)
     others = sum(_bytes(model) for model in (policy.critic, policy.reference))
     found["weights"] = meter.now() - others
-    learner = Learner.create(policy, config=config.train)
+    learner = Learner.create(policy, config=told, team=team)
     vocab = policy.sampled_model.config.vocab_size
-    batch = [made(config, vocab=vocab, seed=seed) for seed in range(2)]
+    batch = [made(config, vocab=vocab, seed=seed) for seed in range(2 * team.size)]
     for _ in range(2):
         meter.reset_peak()
         if config.train.algorithm == "sft":
@@ -235,7 +252,10 @@ def run_case(name: str, *, tiny: Path, device: str) -> dict[str, Any]:
         "MALLOC_TRIM_THRESHOLD_": "0",
         "MALLOC_ARENA_MAX": "1",
     }
-    command = [sys.executable, __file__, "--case", name, "--tiny", str(tiny), "--device", device]
+    start = [sys.executable]
+    if processes_of(name) > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*start, __file__, "--case", name, "--tiny", str(tiny), "--device", device]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{name}: {done.stderr}")
@@ -245,7 +265,8 @@ def run_case(name: str, *, tiny: Path, device: str) -> dict[str, Any]:
 def one_case(name: str, *, tiny: Path, device: str) -> dict[str, Any]:
     model, changes = CASES[name]
     config = settings_of(str(tiny) if model == TINY else model, changes, device=device)
-    plan, found = planned(config, device=device), measured(name, tiny=tiny, device=device)
+    plan = planned(config, device=device, processes=processes_of(name))
+    found = measured(name, tiny=tiny, device=device)
     return {
         part: {
             "planned_mib": round(plan[part] / MIB, 1),
@@ -260,11 +281,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--case")
-    parser.add_argument("--only", default="", help="cases whose names hold this; nothing is kept")
+    parser.add_argument("--only", default="", help="cases whose names hold this; the others stay")
     parser.add_argument("--tiny", type=Path)
     asked = parser.parse_args(arguments)
     if asked.case:
-        print(json.dumps(one_case(asked.case, tiny=asked.tiny, device=asked.device)))
+        told = one_case(asked.case, tiny=asked.tiny, device=asked.device)
+        if os.environ.get("RANK", "0") == "0":
+            print(json.dumps(told))
         return
     import torch
 
@@ -279,15 +302,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             cases[name] = run_case(name, tiny=Path(folder), device=asked.device)
             print(name, json.dumps(cases[name]), flush=True)
     suffix = "" if asked.device == "cpu" else "_cuda"
+    path = ROOT / f"docs/results/plan_memory{suffix}.json"
+    before = json.loads(path.read_text())["cases"] if path.exists() else {}
+    known = before | cases
     told = {
-        "command": " ".join(["python benchmarks/plan_memory.py", *sys.argv[1:]]),
+        "command": f"python benchmarks/plan_memory.py --device {asked.device}",
         "torch": torch.__version__,
         "tiny": "Llama, hidden 256, 8 layers, 4 heads",
-        "cases": cases,
+        "cases": {name: known[name] for name in CASES if name in known},
     }
-    if not asked.only:
-        path = ROOT / f"docs/results/plan_memory{suffix}.json"
-        atomic_write(path, (json.dumps(told, indent=2) + "\n").encode())
+    atomic_write(path, (json.dumps(told, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":
