@@ -54,6 +54,17 @@ def test_each_step_is_sampled_from_what_the_step_before_has_learned(tiny, tmp_pa
     assert [server.asked.count("/collective_rpc") for server in servers] == [2, 2]
 
 
+def test_servers_sample_a_step_ahead_from_the_weights_before(tiny, tmp_path):
+    with running(Standin(tiny)) as url:
+        config = served(tiny, url)
+        assert config.train is not None
+        train = replace(config.train, steps=3, staleness=1)
+        train_policy(replace(config, train=train), folder=tmp_path)
+    first, *later = gaps(tmp_path)
+    assert first <= EXACT
+    assert min(later) > 100 * EXACT
+
+
 def test_adapters_are_merged_into_what_servers_get(tiny, tmp_path):
     pytest.importorskip("peft")
     with running(Standin(tiny)) as url:
