@@ -33,6 +33,10 @@ def team_config(model: Path, kind: str, *, dtype: str = "float64", **settings: A
         "ppo": ("ppo", {"mini_batch_size": 2, "row_tokens": 120, "eval_every": 2}),
         "head": ("ppo", {"critic": CriticConfig(kind="head"), "gradient_checkpointing": True}),
         "lora": ("rloo", {"lora": LoraConfig(rank=2)}),
+        "offload": (
+            "reinforce++",
+            {"distributed": DistributedConfig(cpu_offload=True, timeout_s=TIMEOUT_S)},
+        ),
     }
     algorithm, own = kinds[kind]
     distributed = DistributedConfig(timeout_s=TIMEOUT_S)

@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.timeout(400),
 ]
 
-KINDS = ("grpo", "ppo", "head", "lora")
+KINDS = ("grpo", "ppo", "head", "lora", "offload")
 
 
 @pytest.fixture(scope="module")
