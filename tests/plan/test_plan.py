@@ -215,9 +215,9 @@ def applied(config: RunConfig, machine: Machine, change: Change) -> tuple[RunCon
 
 CROWDED = {
     "settings that cost time": (gpus(gib=44), {"row_tokens": 16_384}),
-    "more devices": (gpus(2, gib=24), {"row_tokens": 2048}),
+    "two devices": (gpus(2, gib=24), {"row_tokens": 2048}),
     "a critic": (gpus(gib=60), PPO | {"row_tokens": 4096}),
-    "several at once": (gpus(gib=16), {"row_tokens": 65_536}),
+    "adapters": (gpus(gib=16), {"row_tokens": 65_536}),
     "a CPU": (Machine(memory=36 * 2**30, kind="cpu"), {"row_tokens": 8192}),
 }
 
@@ -261,4 +261,21 @@ def test_changes_read_as_settings():
         "--devices 2",
         "train.gradient_checkpointing = true",
         "[train.lora]",
+    ]
+
+
+def test_a_run_for_vllm_servers_may_need_two_dear_settings_at_once():
+    train = RUN["train"] | PPO | {"row_tokens": 4096, "gradient_checkpointing": True}
+    plan = plan_run(served(VLLM, train=train), gpus(gib=16))
+    settings = [[change.setting for change in way] for way in plan.advice]
+    assert settings == [["train.critic.kind", "[train.lora]"]]
+
+
+def test_what_costs_time_alone_is_advised_before_what_costs_more():
+    machine, changes = CROWDED["a CPU"]
+    ways = [list(map(str, way)) for way in planned(machine, train=changes).advice]
+    recomputed = "train.gradient_checkpointing = true"
+    assert ways == [
+        [recomputed, "engine.prefix_cache_tokens = 32768"],
+        ["[train.lora]", recomputed],
     ]

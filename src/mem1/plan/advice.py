@@ -1,11 +1,12 @@
 """WHICH SETTINGS TO CHANGE if a run doesn't fit, and the values that fit.
 
 One setting, if one is enough: of a number the largest that fits. Else all sizes are halved until it
-fits, if need be along with one setting that costs more, and what needn't change is taken back.
+fits, alone and along with a setting that costs more, or two, and what needn't change is taken back.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass, replace
+from itertools import combinations, product
 from typing import Any
 
 from mem1.config import LocalConfig, RunConfig
@@ -104,14 +105,15 @@ def _sizes(state: _State) -> Iterator[_Knob]:
 def _dear(state: _State) -> Iterator[_Knob]:
     """Cost devices, much time, or change what is learned."""
     train, machine = state.config.train, state.machine
-    if train is None or not isinstance(state.config.engine, LocalConfig):
+    if train is None:
         return
-    if machine.kind == "gpu":
+    several = machine.kind == "gpu" and isinstance(state.config.engine, LocalConfig)
+    if several:
         more = range(machine.devices + 1, _MOST_DEVICES + 1)
         alike = train.algorithm == "sft"
         counts = [count for count in more if alike or train.batch_size % count == 0]
         yield _Knob(setting="--devices", values=counts, turn=_on_devices)
-    if machine.kind == "gpu" and machine.devices > 1 and not train.distributed.cpu_offload:
+    if several and machine.devices > 1 and not train.distributed.cpu_offload:
         yield _setting("train.distributed.cpu_offload", [True])
     if train.critic and train.critic.kind == "separate":
         yield _setting("train.critic.kind", ["head"])
@@ -159,16 +161,23 @@ def _first_fitting(state: _State, knob: _Knob) -> _Turned | None:
 
 
 def _together(state: _State) -> Iterator[list[_Turned]]:
-    """Settings to change at once: no dear one if that's enough, else each that helps."""
-    cheap = _with(state, [])
-    if cheap:
+    """Settings to change at once: without a dear one, and with as few of those as it takes."""
+    if cheap := _with(state, []):
         yield cheap
-        return
-    for knob in _dear(state):
-        for value in knob.values:
-            if found := _with(state, [_Turned(knob=knob, value=value)]):
-                yield found
-                break
+    for count in (1, 2):
+        ways = [_first_way(state, knobs) for knobs in combinations(_dear(state), count)]
+        yield from filter(None, ways)
+        if any(ways):
+            return
+
+
+def _first_way(state: _State, dear: Sequence[_Knob]) -> list[_Turned]:
+    """Of all values of some dear settings the first ones with which it fits; empty if none do."""
+    for values in product(*(knob.values for knob in dear)):
+        told = [_Turned(knob=knob, value=value) for knob, value in zip(dear, values, strict=True)]
+        if found := _with(state, told):
+            return found
+    return []
 
 
 def _with(state: _State, dear: Sequence[_Turned]) -> list[_Turned]:
