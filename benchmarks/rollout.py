@@ -215,7 +215,7 @@ def main() -> None:
         with tarfile.open(fileobj=BytesIO(packed.stdout)) as archive:
             archive.extractall(folder, filter="data")
         sources = {"now": ROOT / "src", "plain": ROOT / "src", "before": Path(folder) / "src"}
-        settings = {"now": "4", "plain": "0", "before": "none"}
+        settings = {"now": "8", "plain": "0", "before": "none"}
         for temperature in TEMPERATURES:
             runs: dict[str, list[Any]] = {name: [] for name in sources}
             for _ in range(ROUNDS):
