@@ -50,7 +50,7 @@ SFT = (
     "train.steps=150",
     "train.batch_size=32",
     "train.group_size=1",
-    "train.optimizer.lr=2e-5",
+    "train.optimizer.lr=1e-4",
     "train.optimizer.cooldown=0.3",
     "train.data.least_reward=2",
 )
