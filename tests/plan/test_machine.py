@@ -39,8 +39,17 @@ def test_this_machine_is_its_gpus_with_the_least_memory(monkeypatch):
 def test_without_a_gpu_it_is_the_cpu_and_so_it_is_if_that_is_asked_for(monkeypatch):
     monkeypatch.setattr(machine, "_ram", lambda: 12)
     monkeypatch.setattr(machine, "_gpus", lambda: [9])
-    assert this_machine(on_cpu=True) == Machine(memory=12, kind="cpu")
-    assert this_machine(on_cpu=True, devices=2) == Machine(devices=2, memory=6, kind="cpu")
+    monkeypatch.setattr(machine, "_cpu_has_bfloat16", lambda: False)
+    one, two = this_machine(on_cpu=True), this_machine(on_cpu=True, devices=2)
+    assert one == Machine(memory=12, kind="cpu", bfloat16=False)
+    assert two == Machine(devices=2, memory=6, kind="cpu", bfloat16=False)
+
+
+def test_what_the_cpu_has_is_what_torch_finds():
+    torch = pytest.importorskip("torch")
+    found = torch.cpu.get_capabilities()
+    had = bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+    assert machine._cpu_has_bfloat16() == had
 
 
 def test_there_is_at_least_one_device():

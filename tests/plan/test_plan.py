@@ -151,6 +151,15 @@ def test_episodes_alone_need_weights_and_keys():
     assert (plan.trained, plan.step_tokens) == (0, None)
 
 
+@pytest.mark.parametrize(
+    ("bfloat16", "train", "dtype"),
+    [(True, None, "bfloat16"), (False, None, "float32"), (True, {}, "float32")],
+)
+def test_a_cpu_samples_in_bfloat16_if_it_has_it_and_trains_in_float32(bfloat16, train, dtype):
+    machine = Machine(memory=2**40, kind="cpu", bfloat16=bfloat16)
+    assert planned(machine, train=train).dtype == dtype
+
+
 def test_vllm_servers_have_the_model_and_plan_their_own_memory():
     plan = plan_run(served(VLLM), gpus())
     assert (plan.items, plan.peak, plan.fits) == ((), 0, True)

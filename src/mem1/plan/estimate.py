@@ -27,7 +27,9 @@ def estimate(config: RunConfig, machine: Machine, *, shape: Shape | None, fill: 
         )
     settings = config.train
     window = (engine.window if isinstance(engine, VLLMConfig) else None) or shape.window
-    dtype = engine.dtype or ("bfloat16" if machine.kind == "gpu" else "float32")
+    # A CPU that trains is given float32, whatever it has (`train/policy.py`).
+    narrow = machine.kind == "gpu" or (settings is None and machine.bfloat16)
+    dtype = engine.dtype or ("bfloat16" if narrow else "float32")
     processes = machine.devices if settings and isinstance(engine, LocalConfig) else 1
     bounds = [policy.bound(config.budget) for policy in config.policies()]
     bound = None if None in bounds else max(size for size in bounds if size)

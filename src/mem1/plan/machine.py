@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from mem1.errors import ConfigError
@@ -22,6 +23,8 @@ class Machine:
     memory: int
     """Bytes of each."""
     kind: Literal["gpu", "cpu"] = "gpu"
+    bfloat16: bool = True
+    """Whether it computes in it; all GPUs that matter do."""
 
     def __post_init__(self) -> None:
         if self.devices < 1:
@@ -53,7 +56,8 @@ def this_machine(*, on_cpu: bool, devices: int | None = None, memory: int | None
     count = 1 if devices is None else devices
     if count > 1 and not on_cpu:
         raise ConfigError(f"--devices {count}: no GPU here, add their  --memory 80GB")
-    return Machine(devices=count, memory=memory or _ram() // max(count, 1), kind="cpu")
+    each = memory or _ram() // max(count, 1)
+    return Machine(devices=count, memory=each, kind="cpu", bfloat16=_cpu_has_bfloat16())
 
 
 def _gpus() -> list[int]:
@@ -68,3 +72,12 @@ def _gpus() -> list[int]:
 
 def _ram() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _cpu_has_bfloat16() -> bool:
+    """As the kernel tells; False where it doesn't."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text("utf-8").split()
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
