@@ -2,6 +2,7 @@
 
 import pytest
 
+from mem1.engines import local
 from mem1.errors import ConfigError
 from mem1.plan import Machine, machine, parse_memory, this_machine
 
@@ -45,11 +46,9 @@ def test_without_a_gpu_it_is_the_cpu_and_so_it_is_if_that_is_asked_for(monkeypat
     assert two == Machine(devices=2, memory=6, kind="cpu", bfloat16=False)
 
 
-def test_what_the_cpu_has_is_what_torch_finds():
-    torch = pytest.importorskip("torch")
-    found = torch.cpu.get_capabilities()
-    had = bool(found.get("amx_bf16") or found.get("avx512_bf16"))
-    assert machine._cpu_has_bfloat16() == had
+def test_what_the_cpu_has_is_what_the_engine_goes_by():
+    pytest.importorskip("torch")
+    assert machine._cpu_has_bfloat16() == local._computes_in_bfloat16("cpu")
 
 
 def test_there_is_at_least_one_device():

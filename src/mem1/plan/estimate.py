@@ -95,8 +95,7 @@ def _step_tokens(
     turns = _turns(config)
     caps = {name: getattr(config.budget, name) for name in Budget.__dataclass_fields__}
     filled = Budget(**{name: max(1, round(fill * cap)) for name, cap in caps.items()})
-    (context,) = config.policies()[:1]
-    bound = context.bound(filled)
+    bound = config.policies()[0].bound(filled)
     # Without a bound a context only grows: each turn adds its reply and what came back.
     added = turns * (filled.reply + filled.observation)
     beyond = added if bound is None else turns * (bound - filled.prompt)
@@ -137,6 +136,7 @@ def _sampling(config: RunConfig, *, most: int, processes: int) -> Sampling | Non
     engine, settings = config.engine, config.train
     if not isinstance(engine, LocalConfig) or (settings and settings.algorithm == "sft"):
         return None
+    # A validation isn't limited to the episodes of a batch.
     episodes = config.run.concurrency
     if settings and not settings.eval_every:
         own = -(-settings.batch_size // processes) * settings.group_size
