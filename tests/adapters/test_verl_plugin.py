@@ -83,7 +83,12 @@ def test_verl_accepts_the_config_of_a_run_as_it_stands(name, tmp_path):
 
 def test_where_it_runs_is_the_users_and_how_it_learns_the_configs(tmp_path):
     config = load_config("configs/paper_qa.toml", overrides=[MODEL])
-    composed = accepted(config, tmp_path, "trainer.nnodes=4", "+trainer.extra=1")
+    with pytest.raises(ConfigError, match=r"retriever.url = .* with trainer.nnodes = 4"):
+        accepted(config, tmp_path, "trainer.nnodes=4")
+    reached = load_config(
+        "configs/paper_qa.toml", overrides=[MODEL, "retriever.url=http://first:8000/retrieve"]
+    )
+    composed = accepted(reached, tmp_path, "trainer.nnodes=4", "+trainer.extra=1")
     assert (composed.trainer.nnodes, composed.trainer.extra) == (4, 1)
     with pytest.raises(ConfigError, match=r"data.train_batch_size=8: it follows .* it is 128"):
         accepted(config, tmp_path, "data.train_batch_size=8")
