@@ -43,7 +43,7 @@ def test_a_row_holds_what_the_list_shows(run):
     assert list(row) == list(COLUMNS)
     assert (row["task_id"], row["hits"], row["num_turns"]) == ("t", 1, 2)
     assert (row["question"], row["answer"]) == ("Capital of France?", "Paris")
-    assert row["text"] == "capital of france? paris"
+    assert row["text"] == "capital of france? paris paris"
 
 
 def test_a_failed_episode_hits_nothing(run):

@@ -13,7 +13,7 @@ from statistics import fmean
 
 import numpy as np
 
-from mem1.evals.memory import MEMORY_METRICS, survival_by_age, trace
+from mem1.evals.memory import MEMORY_METRICS, MemoryTrace, survival_by_age, trace
 from mem1.rewards import score_answer
 from mem1.types import FAILURES, Segment, SegmentKind, Trajectory, Turn, num_tokens
 
@@ -137,10 +137,11 @@ METRICS: Mapping[str, Callable[[Trajectory], float | None]] = {
 reward and its parts where there are no gold answers, and `mem1.evals.memory.MEMORY_METRICS`."""
 
 
-def measure(trajectory: Trajectory) -> dict[str, float]:
-    """All figures that one trajectory has, by name. A failed episode scores 0."""
+def measure(trajectory: Trajectory, *, memory: MemoryTrace | None = None) -> dict[str, float]:
+    """All figures that one trajectory has, by name. A failed episode scores 0. Args: `memory`, its
+    trace if that is known already."""
     figures = {name: metric(trajectory) for name, metric in METRICS.items()}
-    memory = trace(trajectory)
+    memory = memory or trace(trajectory)
     held = {name: metric(memory) for name, metric in MEMORY_METRICS.items()}
     found = {name: value for name, value in (figures | held).items() if value is not None}
     return _scores(trajectory) | found

@@ -40,7 +40,7 @@ COLUMNS = (
     *("trajectory", "task_id", "sample", "step", "context_policy", "num_objectives", "question"),
     *("answer", "reward", "hits", "num_turns", "peak_tokens", "bound", "stop_reason", "text"),
 )
-MAX_SEARCHED_CHARS = 300
+MAX_SEARCHED_CHARS = 2000
 MAX_QUESTION_CHARS = 160
 
 
@@ -86,7 +86,7 @@ def row_of(record: Record) -> list[Any]:
         peak_tokens(it),
         it.bound,
         it.stop_reason,
-        f"{questions} {answers}".lower()[:MAX_SEARCHED_CHARS],
+        f"{questions} {answers} {it.answer or ''}".lower()[:MAX_SEARCHED_CHARS],
     ]
 
 

@@ -32,7 +32,8 @@ def trajectory_view(record: Record) -> Json:
     it = record.trajectory
     segments, contexts = _numbered(it.turns)
     full = full_context_tokens(it.turns)
-    figures = measure(it)
+    memory = trace(it)
+    figures = measure(it, memory=memory)
     survival = figures.get("survival")
     return {
         "task_id": it.task.id,
@@ -51,7 +52,7 @@ def trajectory_view(record: Record) -> Json:
         "metrics": figures,
         "segments": [_segment(segment) for segment in segments],
         "turns": _turns(it.turns, contexts=contexts, full=full),
-        "facts": _facts(it, trace(it)),
+        "facts": _facts(it, memory),
         "figures": {name: figures.get(name) for name in FIGURES}
         | {"half_life": None if survival is None else half_life(survival)},
         "savings": _savings(it, figures, full=full),

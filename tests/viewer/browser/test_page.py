@@ -44,6 +44,20 @@ def test_filters_survive_a_reload(origin: str, open_tab):
     assert page.locator("th.reward").get_attribute("aria-sort") == "descending"
 
 
+def test_a_range_of_each_figure_may_be_asked_for(run: Path, origin: str, open_tab):
+    records = map(json.loads, (run / "trajectories.jsonl").read_bytes().splitlines())
+    turns = [len(record["turns"]) for record in records]
+    page = open_tab(origin).go("runs/0")
+    page.get_by_label("Turns from").fill("4")
+    page.get_by_label("Turns to").fill("5")
+    shown = [int(text) for text in page.locator("tbody td.num_turns").all_inner_texts()]
+    assert sorted(shown) == sorted(number for number in turns if 4 <= number <= 5)
+    assert 0 < len(shown) < len(turns)
+    assert "num_turns_from=4&num_turns_to=5" in page.url
+    page.get_by_label("Hits from").fill("99")
+    assert page.locator(".status").inner_text() == "0 of 12 trajectories"
+
+
 def longest(run: Path) -> tuple[int, dict[str, Any]]:
     """The trajectory with most turns: its number, and its record as it was stored."""
     records = map(json.loads, (run / "trajectories.jsonl").read_bytes().splitlines())
@@ -95,6 +109,41 @@ def test_two_runs_stand_side_by_side(run: Path, tmp_path: Path, open_tab):
         heads = page.locator("table.figures thead th").all_inner_texts()
         differences = page.locator("table.figures td:last-child").all_inner_texts()
     assert [len(heads), set(differences)] == [4, {"0.00"}]
+
+
+def training_run(folder: Path, *, of: Path, reward: float) -> Path:
+    """A training run of two steps, whose rollouts are trajectories of another run."""
+    lines = (of / "trajectories.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "rollouts").mkdir(parents=True)
+    for step in (1, 2):
+        chosen = lines[3 * step : 3 * step + 3]
+        (folder / f"rollouts/step-{step:06d}.jsonl").write_bytes(b"".join(chosen))
+    rows = [{"schema_version": 1, "step": 1, "reward": 0.0, "kl": 0.25, "peak_tokens": 40},
+            {"schema_version": 1, "step": 2, "reward": reward}]  # fmt: skip
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "metrics.jsonl").write_text(text)
+    return folder
+
+
+def test_training_runs_side_by_side_show_where_they_ended(run: Path, tmp_path: Path, open_tab):
+    folders = [training_run(tmp_path / name, of=run, reward=r) for name, r in (("a", 1), ("b", 3))]
+    with served(*folders) as address:
+        tab = open_tab(address)
+        page = tab.go("?runs=0,1")
+        rows = page.locator("table.last tbody tr").all_inner_texts()
+        assert page.locator("figure figcaption").all_inner_texts() == [
+            "reward",
+            "kl",
+            "peak tokens",
+        ]
+        page = tab.go("runs/1?step_from=2")
+        steps = page.locator("tbody td.step").all_inner_texts()
+    assert [row.split("\t") for row in rows] == [
+        ["reward", "1 step 2", "3 step 2", "2"],
+        ["kl", "0.25 step 1", "0.25 step 1", "0"],
+        ["peak tokens", "40 step 1", "40 step 1", "0"],
+    ]
+    assert (steps, tab.alarms) == (["2", "2", "2"], [])
 
 
 def test_a_run_that_is_written_is_followed(run: Path, tmp_path: Path, open_tab):

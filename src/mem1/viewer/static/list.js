@@ -9,20 +9,30 @@
     ["stop_reason", "Outcome"], ["reward", "Reward"], ["hits", "Hits"], ["num_turns", "Turns"],
     ["peak_tokens", "Peak"], ["question", "Question"],
   ];
-  const NUMBERS = new Set(["sample", "num_objectives", "reward", "hits", "num_turns",
+  const STEP = ["step", "Step"];
+  const NUMBERS = new Set(["sample", "step", "num_objectives", "reward", "hits", "num_turns",
     "peak_tokens"]);
+  /** Columns of which a range may be asked for: in the address as `hits_from` and `hits_to`. */
+  const RANGES = [["reward", "Reward"], ["hits", "Hits"], ["num_turns", "Turns"],
+    ["peak_tokens", "Peak"]];
+
+  /** What only training runs have comes after the task. */
+  const withStep = (run, columns, place) =>
+    run.kind === "train" ? columns.toSpliced(place, 0, STEP) : columns;
 
   const objects = ({ columns, rows }) =>
     rows.map((row) => Object.fromEntries(columns.map((name, place) => [name, row[place]])));
 
   const keep = (wanted) => {
     const words = (wanted.q ?? "").toLowerCase().split(/\s+/).filter(Boolean);
-    const from = wanted.from ? Number(wanted.from) : -Infinity;
-    const to = wanted.to ? Number(wanted.to) : Infinity;
+    const ranges = [...RANGES, STEP].map(([name]) => [name,
+      wanted[`${name}_from`] ? Number(wanted[`${name}_from`]) : -Infinity,
+      wanted[`${name}_to`] ? Number(wanted[`${name}_to`]) : Infinity])
+      .filter(([, from, to]) => from > -Infinity || to < Infinity);
     return (row) => (!wanted.stop || row.stop_reason === wanted.stop)
       && (!wanted.policy || row.context_policy === wanted.policy)
       && (!wanted.n || String(row.num_objectives) === wanted.n)
-      && row.reward >= from && row.reward <= to
+      && ranges.every(([name, from, to]) => row[name] >= from && row[name] <= to)
       && words.every((word) => row.text.includes(word) || row.task_id.toLowerCase().includes(word));
   };
 
@@ -63,20 +73,27 @@
     return h("p", { class: `entry-${name}` }, h("label", { for: input.id }, label), input);
   };
 
-  const headRow = (state, change) => {
-    const buttons = COLUMNS.map(([name, label]) => h("th", { scope: "col", class: name },
+  const range = ([name, label], state, change) => {
+    const input = (end) => h("input", { type: "number", step: "any", value: state[`${name}_${end}`],
+      placeholder: end, "aria-label": `${label} ${end}`, id: `filter-${name}_${end}`,
+      oninput: (event) => change({ [`${name}_${end}`]: event.target.value }) });
+    return h("fieldset", { class: "range" }, h("legend", null, label), input("from"), input("to"));
+  };
+
+  const headRow = (columns, state, change) => {
+    const buttons = columns.map(([name, label]) => h("th", { scope: "col", class: name },
       h("button",
         { type: "button",
           onclick: () => change({ sort: state.sort === name ? `-${name}` : name }) },
         label)));
-    const mark = () => COLUMNS.forEach(([name], place) => {
+    const mark = () => columns.forEach(([name], place) => {
       const up = state.sort === name, down = state.sort === `-${name}`;
       buttons[place].setAttribute("aria-sort", up ? "ascending" : down ? "descending" : "none");
     });
     return { mark, element: h("tr", null, buttons) };
   };
 
-  const filters = (state, change) => {
+  const filters = (run, state, change) => {
     const selects = [["Outcome", "stop", "stop_reason"], ["Policy", "policy", "context_policy"],
       ["N", "n", "num_objectives"]]
       .map(([label, name, column]) => ({ column, ...choice(label, name, state, change) }));
@@ -87,8 +104,7 @@
         entry("Text", "q", state, change,
           { type: "search", placeholder: "questions, answers, task" }),
         selects.map(({ element }) => element),
-        entry("Reward from", "from", state, change, { type: "number", step: "any" }),
-        entry("to", "to", state, change, { type: "number", step: "any" })),
+        withStep(run, RANGES, 0).map((column) => range(column, state, change))),
       offer: (rows) => selects.forEach(({ column, offer }) =>
         offer([...new Set(rows.map((row) => row[column]))].sort((a, b) => a > b ? 1 : -1))),
     };
@@ -105,8 +121,9 @@
         { ...state, sort: state.sort === "trajectory" ? "" : state.sort });
       refresh();
     };
-    const form = filters(state, change), head = headRow(state, change);
-    const make = (row) => h("tr", null, COLUMNS.map(([name]) => cell(row, name)));
+    const columns = withStep(run, COLUMNS, 1);
+    const form = filters(run, state, change), head = headRow(columns, state, change);
+    const make = (row) => h("tr", null, columns.map(([name]) => cell(row, name)));
     const rows = mem1.virtual({ body, rowHeight: ROW, make });
     let all = [], kept = [], at = -1;
     const table = h("table", { class: "listing" },

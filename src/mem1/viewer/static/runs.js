@@ -76,6 +76,26 @@
     });
   };
 
+  const lastOf = ({ curves }, name) => {
+    const values = curves.curves[name] ?? [];
+    const place = values.findLastIndex((value) => value !== null && value !== undefined);
+    return place < 0 ? undefined : { value: values[place], step: curves.steps[place] };
+  };
+
+  /** Training runs: where each curve ends. */
+  const lastValues = (trained) => {
+    const rows = CURVES.map((name) => [name, ...trained.map((one) => lastOf(one, name))])
+      .filter(([, ...ends]) => ends.some(Boolean))
+      .map(([name, ...ends]) => [mem1.words(name),
+        ...ends.map((end) => end ? [data(end.value),
+          h("span", { class: "interval" }, ` step ${mem1.number(end.step)}`)] : "–"),
+        ...(ends.length === 2
+          ? [ends.every(Boolean) ? data(ends[1].value - ends[0].value) : "–"] : [])]);
+    return rows.length > 0 && table({ caption: "Training: the last value of each curve",
+      className: "figures last", rows, heads: ["Curve", ...trained.map(({ run }) => run.name),
+        ...(trained.length === 2 ? ["Second − first"] : [])] });
+  };
+
   /** Two runs: figures under one another's name, and what lies between. */
   const sideBySide = ([a, b], cells) => {
     const own = [a, b].map((run) => cells.filter((one) => one.run === run));
@@ -92,7 +112,7 @@
         one && two ? data(two.mean - one.mean, mem1.mean(two.mean - one.mean)) : "–"];
     }).filter(Boolean));
     return [
-      table({ caption: "Side by side: means over tasks, with 95 % intervals", className: "figures",
+      rows.length > 0 && table({ caption: "Side by side: means over tasks, with 95 % intervals", className: "figures",
         heads: ["Figure", head(a, 0), head(b, 1), "Second − first"], rows }),
       settingsTable([a, b]),
     ];
@@ -161,6 +181,7 @@
       learning(trained),
       againstN(cells),
       h("section", null, h("h2", null, "Figures"),
+        lastValues(trained),
         chosen.length === 2 ? sideBySide(chosen, cells)
           : [cells.length > 0 && figuresTable(cells),
             chosen.length > 0 && settingsTable(chosen)])) };

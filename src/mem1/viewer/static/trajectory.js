@@ -4,7 +4,7 @@
   const { h, load, data } = mem1;
   const ROW = 30, FEW = 4;
 
-  const times = (more, less) => less ? `${mem1.number(more / less)} times` : "–";
+  const times = (more, less) => less ? `${mem1.mean(more / less)} times` : "–";
 
   const outcome = (it) => {
     const { savings, metrics, objectives } = it;
