@@ -1,12 +1,13 @@
 """How long the viewer's page takes in a real browser, and how much memory.
 
-    python benchmarks/viewer_browser.py
+    python benchmarks/viewer_browser.py        writes docs/results/viewer_browser.json
 
 Makes 5,000 trajectories and one of 1,000 turns and about 20 MB with the library's own code, serves
-them with `mem1 view`, opens both in headless chromium, and prints seconds until they're drawn, for
+them with `mem1 view`, opens both in headless chromium, and tells seconds until they're drawn, for
 the first time and again, and the size of the JavaScript heap.
 """
 
+import os
 import shutil
 import sys
 import tempfile
@@ -14,11 +15,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import orjson
 from playwright.sync_api import sync_playwright
+
+from mem1.files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests/viewer/browser"))
 
+RESULT = ROOT / "docs/results/viewer_browser.json"
 LONG = "runs/1/trajectories/0/turns/500"
 WORDS_OF_20_MB = 225
 """In each part of a turn of the long trajectory."""
@@ -42,6 +47,7 @@ def main() -> None:
     from made_runs import large_run, long_run, trajectory_of, write_run
     from viewing import served
 
+    load = round(os.getloadavg()[0], 1)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         place = Path(folder)
         texts = [f"what is the value of name {number}" for number in range(8)]
@@ -53,6 +59,7 @@ def main() -> None:
         browser = driver.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
+        figures: list[dict[str, Any]] = []
         with served(large, long) as address:
             for name, route, wait_for in (
                 ("5,000 trajectories", "runs/0", "table.listing tbody a >> nth=0"),
@@ -61,6 +68,22 @@ def main() -> None:
                 for time_of in ("first", "again"):
                     seconds, heap = drawn(browser, f"{address}#/{route}", wait_for)
                     print(f"{name}, {time_of}: {seconds:.2f} s, heap {heap:.0f} MB")
+                    figures.append(
+                        {
+                            "page": name,
+                            "time": time_of,
+                            "seconds": round(seconds, 2),
+                            "heap_mb": round(heap, 1),
+                        }
+                    )
+        told = {
+            "command": "python benchmarks/viewer_browser.py",
+            "browser": f"chromium {browser.version}",
+            "cores": os.cpu_count(),
+            "load_before": load,
+            "pages": figures,
+        }
+        atomic_write(RESULT, orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n")
         browser.close()
 
 
