@@ -4,9 +4,11 @@
       -> docs/results/loop_profile.json
     ... --against ../older/src      the same loop with the mem1 of another checkout, side by side
 
-Tokens are those sampled plus those of the packed rows trained on. Seconds are of processor time and
-of the clock. Every measurement is a process of its own, whose first step isn't counted; those of
-two checkouts take turns. Shares are taken in one more process, since taking them costs time.
+Tokens are those sampled plus those of the packed rows trained on. Each config runs twice: as it is,
+and with the next step's episodes sampled during the update (`train.staleness = 1`). Seconds are of
+processor time and of the clock. Every measurement is a process of its own, whose first step isn't
+counted; those of two checkouts take turns. Shares are taken in one more process, since taking them
+costs time.
 """
 
 import argparse
@@ -34,7 +36,14 @@ from mem1.training import TrainWatcher, train_policy
 from mem1.types import Trajectory
 
 ROOT = Path(__file__).parent.parent
-CONFIGS = ("learn", "learn_grpo")
+AHEAD = "rollouts ahead"
+RUNS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "learn": ("learn", ()),
+    "learn_grpo": ("learn_grpo", ()),
+    f"learn, {AHEAD}": ("learn", ("train.staleness=1",)),
+    f"learn_grpo, {AHEAD}": ("learn_grpo", ("train.staleness=1",)),
+}
+"""Configs, and what is set otherwise."""
 
 ROLLOUT, UPDATE = "rollout", "update"
 PARTS: dict[str, tuple[str, ...]] = {
@@ -118,8 +127,9 @@ class Shares:
 
 
 def measure(name: str, *, policy: Path, steps: int, shares: bool) -> dict[str, Any]:
-    """Run `steps` steps of a config and one before them. Gives tokens, seconds and shares."""
-    config = load_config(ROOT / f"configs/{name}.toml")
+    """Run `steps` steps of one of RUNS and one before them. Gives tokens, seconds and shares."""
+    file, overrides = RUNS[name]
+    config = load_config(ROOT / f"configs/{file}.toml", overrides=overrides)
     assert config.train is not None
     settings = replace(config.train, steps=steps + 1, eval_every=None, save_every=steps + 1)
     engine = replace(config.engine, model=str(policy))
@@ -169,7 +179,8 @@ def apart(name: str, args: argparse.Namespace, *, source: Path, shares: bool) ->
 
 
 def speeds(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Tokens a second, by processor and clock: medians over processes."""
+    """Tokens a second, by processor and clock: medians over processes. Of rollouts ahead, which
+    overlap the update, the whole alone."""
 
     def median(tokens: Callable[[dict[str, Any]], float], *parts: str) -> dict[str, int]:
         return {
@@ -181,8 +192,10 @@ def speeds(found: list[dict[str, Any]]) -> dict[str, Any]:
             for kind in ("cpu", "wall")
         }
 
-    return {
-        "whole": median(lambda one: one["sampled"] + one["trained"], ROLLOUT, UPDATE),
+    whole = {"whole": median(lambda one: one["sampled"] + one["trained"], ROLLOUT, UPDATE)}
+    if not found[0]["seconds"][ROLLOUT]["wall"]:
+        return whole
+    return whole | {
         "rollout, sampled tokens": median(lambda one: one["sampled"], ROLLOUT),
         "update, tokens of rows": median(lambda one: one["trained"], UPDATE),
         "rollout seconds over update seconds": {
@@ -210,6 +223,8 @@ def compared(name: str, args: argparse.Namespace) -> dict[str, Any]:
             kind: round(result["here"]["whole"][kind] / result["against"]["whole"][kind], 2)
             for kind in ("cpu", "wall")
         }
+    if AHEAD in name:
+        return result
     watched = apart(name, args, source=ROOT / "src", shares=True)
     whole = {
         kind: sum(seconds[kind] for seconds in watched["seconds"].values())
@@ -240,7 +255,7 @@ def main() -> None:
         "command": " ".join(["python", *sys.argv]),
         "threads": os.environ.get("OMP_NUM_THREADS"),
         "load": [round(load, 1) for load in os.getloadavg()],
-        **{name: compared(name, args) for name in CONFIGS},
+        **{name: compared(name, args) for name in RUNS},
     }
     atomic_write(args.out, orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
     print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
