@@ -71,7 +71,7 @@ def test_sampling_and_caps_are_the_papers(name):
     config = loaded(name)
     assert (config.sampling.temperature, config.sampling.top_p) == (1.0, 0.95)
     caps = (config.budget.prompt, config.budget.reply, config.budget.observation)
-    assert caps == (4096, 1000, 1000)
+    assert caps == (2048, 1000, 1000)  # and their sum, the context, is within the paper's 4096
     assert config.context.policies == ("internal_state",)
 
 
