@@ -24,6 +24,8 @@ from mem1.engines.slots import Slots, attending_over, can_batch
 
 _WORTH_WAITING = 16
 """Tokens that are worth waiting a step for, if another sequence computes them in this one."""
+_CACHED = 2**18
+"""Scores that a core's cache holds, with what is computed of them."""
 
 
 class Batch:
@@ -175,6 +177,22 @@ class Batch:
         Args: `logits`, shape (tokens, vocab), those of a row one after the other.
         """
         places = [(row, ahead) for row in self._rows for ahead in range(len(row.guess) + 1)]
+        # What a CPU does step by step should stay in its cache.
+        size = len(places) if logits.is_cuda else max(_CACHED // logits.shape[1], 1)
+        sampled = iter(
+            [
+                found
+                for start, own in zip(range(0, len(places), size), logits.split(size), strict=True)
+                for found in self._sample_at(own, places=places[start : start + size])
+            ]
+        )
+        for number, row in enumerate(self._rows):
+            self._take(number, [next(sampled) for _ in range(len(row.guess) + 1)])
+
+    def _sample_at(
+        self, logits: torch.Tensor, *, places: Sequence[tuple[TokenSequence, int]]
+    ) -> list[tuple[int, float]]:
+        """Token and log-probability at some places. Args: `logits`, shape (places, vocab)."""
         scale = [row.request.sampling.temperature or 1.0 for row, _ in places]
         scores = widened(logits)
         if set(scale) != {1.0}:
@@ -182,9 +200,7 @@ class Batch:
         norm = scores.logsumexp(-1)
         tokens = self._choose(scores, norm=norm, places=places)
         logprobs = scores.gather(1, tokens[:, None])[:, 0] - norm
-        found = iter(zip(tokens.tolist(), logprobs.tolist(), strict=True))
-        for number, row in enumerate(self._rows):
-            self._take(number, [next(found) for _ in range(len(row.guess) + 1)])
+        return list(zip(tokens.tolist(), logprobs.tolist(), strict=True))
 
     def _choose(
         self,
