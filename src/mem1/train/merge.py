@@ -138,9 +138,9 @@ class _ByRuns(torch.autograd.Function):
             )
             for total, part, at in zip(totals, found, (by, seen, seen), strict=True):
                 total[:, :, at] += part
-        groups = query.shape[1] // key.shape[1]
-        to_key, to_value = (x.unflatten(1, (-1, groups)).sum(2) for x in totals[1:])
-        return totals[0], to_key, to_value, None, None
+        if (groups := query.shape[1] // key.shape[1]) > 1:
+            totals[1:] = [x.unflatten(1, (-1, groups)).sum(2) for x in totals[1:]]
+        return *totals, None, None
 
 
 def _for_each_head(query: Tensor, *shared: Tensor) -> list[Tensor]:
