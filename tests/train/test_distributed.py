@@ -123,18 +123,19 @@ def test_a_run_that_lost_a_process_goes_on_in_one(tiny, two, one, tmp_path):
         torch.testing.assert_close(exported(tmp_path / "run")[name], tensor, rtol=0, atol=1e-12)
 
 
-def test_a_run_that_lost_a_process_goes_on_in_two(tiny, two, one, tmp_path):
-    shutil.copytree(two / "lost", tmp_path / "run")
-    found = outputs(start_team(tiny, {tmp_path / "run": ("grpo", {})}))
+@pytest.fixture(scope="module")
+def went_on(tiny, two, tmp_path_factory) -> Path:
+    """What two processes made of the run that lost one, and of a run that one process began."""
+    folder = tmp_path_factory.mktemp("went_on")
+    shutil.copytree(two / "lost", folder / "lost")
+    train_run(team_config(tiny, "grpo", steps=1), folder / "one")
+    (folder / "one/config.toml").unlink()  # one step more is another run, but the same weights
+    found = outputs(start_team(tiny, {folder / name: ("grpo", {}) for name in ("lost", "one")}))
     assert [status for status, _ in found] == [0, 0], found
-    for name, tensor in exported(one / "grpo").items():
-        torch.testing.assert_close(exported(tmp_path / "run")[name], tensor, rtol=0, atol=1e-12)
+    return folder
 
 
-def test_a_run_of_one_goes_on_in_two(tiny, one, tmp_path):
-    train_run(team_config(tiny, "grpo", steps=1), tmp_path / "run")
-    (tmp_path / "run/config.toml").unlink()  # one step more is another run, but the same weights
-    found = outputs(start_team(tiny, {tmp_path / "run": ("grpo", {})}))
-    assert [status for status, _ in found] == [0, 0], found
-    for name, tensor in exported(one / "grpo").items():
-        torch.testing.assert_close(exported(tmp_path / "run")[name], tensor, rtol=0, atol=1e-12)
+@pytest.mark.parametrize("name", ["lost", "one"])
+def test_a_run_that_lost_a_process_and_a_run_of_one_go_on_in_two(one, went_on, name):
+    for weight, tensor in exported(one / "grpo").items():
+        torch.testing.assert_close(exported(went_on / name)[weight], tensor, rtol=0, atol=1e-12)
