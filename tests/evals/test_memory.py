@@ -77,6 +77,11 @@ def test_a_wrong_value_in_place_of_a_seen_one_is_corrupted():
     assert trace(wrong).used == (False, True)
 
 
+def test_a_wrong_value_is_not_also_an_invention_of_the_newer_one():
+    wrong = episode(UPDATE, ("", "kami"), ("kami 199", "=199; 101"))
+    assert marks(wrong) == ["uns cor", "uns uns", "uns uns"]
+
+
 def test_a_value_of_another_name_is_a_wrong_one():
     swapped = episode(LOOKUP, ("", "kami"), ("kami 100", "lone"), ("kami 101 lone 100", "=x"))
     assert marks(swapped) == ["uns hel cor", "uns uns cor"]
@@ -196,6 +201,11 @@ def test_survival_by_age_starts_when_a_fact_is_first_held():
         ("kami 100 lone 101", "=100; 101"),
     )
     assert survival_by_age(trace(found)) == {"0": 1.0, "1": 0.5, "2": 1.0}
+
+
+def test_a_superseded_fact_has_no_age():
+    taken = episode(UPDATE, ("", "kami"), ("kami 100", "lone"), ("kami 107 lone 101", "=107; 101"))
+    assert survival_by_age(trace(taken)) == {"0": 1.0}
 
 
 def test_a_curve_of_survival_is_over_tasks_that_have_the_age():

@@ -87,7 +87,7 @@ def test_the_last_known_fact_of_an_objective_counts():
     rows = facts_of(UPDATE).rows
     assert newest(rows, ()) == {}
     assert newest(rows, {0}) == {0: 0}
-    assert newest(rows, {0, 1, 2}) == newest(rows, {1, 2}) == {0: 1, 1: 2}
+    assert newest(rows, [2, 1, 0]) == newest(rows, {1, 2}) == {0: 1, 1: 2}
 
 
 def question(*answers: str) -> Task:

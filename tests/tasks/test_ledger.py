@@ -86,6 +86,12 @@ def test_a_page_holds_the_entry_and_as_many_distractors_as_dialled(family):
             assert len(plain.split()) == 1 + 2 * 3
 
 
+def test_the_entry_stands_anywhere_among_distractors():
+    pages = [ledger_of(task).pages for task in tasks(num_distractors=2)]
+    places = {page.split().index(name) for told in pages for name, page in told.items()}
+    assert places == {1, 3, 5}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_perfect_expert_earns_everything_with_one_search_a_page(family):
     for task in tasks(family=family, num_distractors=1):
