@@ -42,7 +42,7 @@ class LedgerConfig:
 
     lookup: the values of N names, independent of one another. chain: the page of a name tells the
     next name. update: some pages override the value of an earlier name. aggregate: the larger
-    value of each of N pairs of names.
+    value of each of N pairs of names (counts can be guessed, sums are words of their own).
     """
 
     family: Family = "lookup"
