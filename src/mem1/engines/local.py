@@ -16,8 +16,10 @@ values of a step to one thread, in `mem1.engines.batch`.
 import asyncio
 import inspect
 import random
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,13 +238,14 @@ def load_model(path: Path, *, device: str | None, dtype: str | None) -> "PreTrai
         raise ModelError(f"model {path}: no such file or folder")
     options = _gguf_options(path) if path.suffix == ".gguf" else {}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(path.parent if options else path),
-            dtype=getattr(torch, dtype),
-            local_files_only=True,
-            trust_remote_code=False,
-            **options,
-        )
+        with _gguf_names_made_once() if options else nullcontext():
+            model = AutoModelForCausalLM.from_pretrained(
+                str(path.parent if options else path),
+                dtype=getattr(torch, dtype),
+                local_files_only=True,
+                trust_remote_code=False,
+                **options,
+            )
     except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
         raise ModelError(f"{path}: no model that transformers can load: {error}") from error
     return model.to(device)  # type: ignore[arg-type]
@@ -256,6 +259,20 @@ def _gguf_options(path: Path) -> dict[str, Any]:
     packed = getattr(transformers, "GgufConfig", None)
     dense = {"quantization_config": packed(dequantize=True)} if packed else {}
     return {"gguf_file": path.name, **dense}
+
+
+@contextmanager
+def _gguf_names_made_once() -> Iterator[None]:
+    """transformers has gguf make the same table of names for every module of a model, which takes
+    almost as long as all else in loading it."""
+    import gguf
+
+    make = gguf.get_tensor_name_map
+    gguf.get_tensor_name_map = cache(make)
+    try:
+        yield
+    finally:
+        gguf.get_tensor_name_map = make
 
 
 def _computes_in_bfloat16(device: str) -> bool:
