@@ -11,7 +11,7 @@ only those that predict what was sampled.
 
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,15 +31,14 @@ def turn_by_turn(trajectories: Sequence[Trajectory]) -> list[PackedBatch]:
     counted = 0
     for trajectory in trajectories:
         for turn in trajectory.turns:
-            settings = {f.name: getattr(trajectory, f.name) for f in fields(trajectory)}
-            (row,) = pack([Trajectory(**settings | {"turns": (turn,)})], row_tokens=10**6)
-            rows.append(joined([row], counted=counted))
+            (row,) = pack([replace(trajectory, turns=(turn,))], row_tokens=10**6)
+            rows.append(replace(row, index=row.index + counted))
             counted += len(row.index)
     return rows
 
 
-def joined(rows: Sequence[PackedBatch], *, counted: int = 0) -> PackedBatch:
-    """Rows end to end. Args: `counted`, what is added to the places of sampled tokens."""
+def joined(rows: Sequence[PackedBatch]) -> PackedBatch:
+    """Rows end to end."""
     first = np.cumsum([0] + [row.num_tokens for row in rows])
 
     def end_to_end(name: str, offsets: np.ndarray) -> np.ndarray:
@@ -53,7 +52,7 @@ def joined(rows: Sequence[PackedBatch], *, counted: int = 0) -> PackedBatch:
         visible_until=end_to_end("visible_until", first),
         parent=end_to_end("parent", first),
         targets=end_to_end("targets", first),
-        index=end_to_end("index", first * 0 + counted),
+        index=end_to_end("index", first * 0),
         num_unpacked=int(first[-1]),
     )
 

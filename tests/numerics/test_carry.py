@@ -84,7 +84,7 @@ def local(model, *, dictate: bool = True, **settings) -> LocalEngine:
     return engine
 
 
-def agent(engine, policy, *, mode="carry", max_turns=4) -> Agent:
+def agent(engine, policy, *, mode="carry", max_turns=5) -> Agent:
     return Agent(
         engine=engine,
         renderer=Bytes(),
@@ -143,7 +143,7 @@ def apart(model, trajectories, logprobs=plain) -> float:
 def test_logprobs_are_those_of_one_packed_pass(kind, policy):
     model = random_model(kind)
     trajectories = sampled(agent(local(model, max_batch=3), policy))
-    assert {trajectory.num_turns for trajectory in trajectories} == {4}
+    assert {trajectory.num_turns for trajectory in trajectories} == {5}
     assert apart(model, trajectories) <= 5e-5
 
 
@@ -175,13 +175,13 @@ def test_a_carried_episode_trained_as_if_encoded_anew_is_seen():
 def alone() -> list[Trajectory]:
     """Episodes one after the other, of which nothing is remembered."""
     engine = local(random_model("qwen2"), max_batch=1, prefix_cache_tokens=0)
-    return sampled(agent(engine, InternalState(), max_turns=3))
+    return sampled(agent(engine, InternalState()))
 
 
 @pytest.mark.parametrize("max_batch", [1, 3])
 def test_company_and_what_is_remembered_change_nothing(alone, max_batch):
     engine = local(random_model("qwen2"), max_batch=max_batch)
-    trajectories = sampled(agent(engine, InternalState(), max_turns=3))
+    trajectories = sampled(agent(engine, InternalState()))
     assert [t.turns[-1].prompt_ids for t in trajectories] == [t.turns[-1].prompt_ids for t in alone]
     assert (recorded(trajectories) - recorded(alone)).abs().max() <= 5e-5
 
@@ -193,7 +193,7 @@ def test_full_context_carried_is_full_context_encoded_anew(kind):
     model.generation_config.eos_token_id = None
     engine = local(model, dictate=False, max_batch=3)
     carried, anew = (
-        sampled(agent(engine, Full(), mode=mode, max_turns=2)) for mode in ("carry", "reencode")
+        sampled(agent(engine, Full(), mode=mode, max_turns=3)) for mode in ("carry", "reencode")
     )
     for one, other in zip(carried, anew, strict=True):
         assert [t.prompt_ids for t in one.turns] == [t.prompt_ids for t in other.turns]
@@ -245,15 +245,15 @@ def test_what_is_evicted_takes_no_memory(policy):
         # The token sampled last has none yet.
         assert sizes[-1] == len(turn.prompt_ids) + turn.completion.num_tokens - 1
 
-    one = agent(engine, policy, max_turns=16)
+    one = agent(engine, policy, max_turns=25)
     played = asyncio.run(
         run_episode(
             TASKS[0], agent=one, env=Gossip(TASKS[0]), reward=ExactMatchReward(), on_turn=watch
         )
     )
-    assert played.num_turns == len(sizes) == 16
+    assert played.num_turns == len(sizes) == 25
     assert max(sizes) < played.bound
-    assert max(sizes[8:]) < 1.5 * max(sizes[:8])
+    assert max(sizes[12:]) < 1.5 * max(sizes[:12])
     assert engine._held == {}
 
 

@@ -264,9 +264,11 @@ def _gguf_options(path: Path) -> dict[str, Any]:
 @contextmanager
 def _gguf_names_made_once() -> Iterator[None]:
     """transformers has gguf make the same table of names for every module of a model, which takes
-    almost as long as all else in loading it."""
-    import gguf
-
+    long. Raises: MissingExtraError."""
+    try:
+        import gguf
+    except ImportError as error:
+        raise MissingExtraError("gguf", extra="local") from error
     make = gguf.get_tensor_name_map
     gguf.get_tensor_name_map = cache(make)
     try:

@@ -24,12 +24,12 @@ STEP = """async base => {
 }"""
 
 
-def visit_all(tab: Tab, *, num_trajectories: int) -> set[str]:
+def visit_all(tab: Tab) -> set[str]:
     """Look at everything; gives the replies that were shown."""
     shown: set[str] = set()
     tab.go()
     tab.go("runs/0")
-    for trajectory in range(num_trajectories):
+    for trajectory in range(10):
         base = f"runs/0/trajectories/{trajectory}"
         tab.go(f"{base}/facts")
         shown |= set(tab.page.evaluate(STEP, base))
@@ -38,20 +38,16 @@ def visit_all(tab: Tab, *, num_trajectories: int) -> set[str]:
     return shown
 
 
-# Each trajectory has all shapes of payloads; a report shows with the same code what it holds.
-@pytest.mark.parametrize(("place", "num_trajectories"), [("server", 10), ("report", 2)])
-def test_no_payload_runs_or_asks_elsewhere(
-    hostile: Path, tmp_path: Path, open_tab, place: str, num_trajectories: int
-):
-    visited = PAYLOADS[: num_trajectories * len(PAYLOADS) // 10]
-    replies = {f"<think>{text}</think><search>{text}</search>" for text in visited}
+@pytest.mark.parametrize("place", ["server", "report"])
+def test_no_payload_runs_or_asks_elsewhere(hostile: Path, tmp_path: Path, open_tab, place: str):
+    replies = {f"<think>{text}</think><search>{text}</search>" for text in PAYLOADS}
     if place == "report":
         mem1("report", hostile, "-o", tmp_path / "report.html")
         tab = open_tab((tmp_path / "report.html").as_uri())
-        shown = visit_all(tab, num_trajectories=num_trajectories)
+        shown = visit_all(tab)
     else:
         with served(hostile) as address:
             tab = open_tab(address)
-            shown = visit_all(tab, num_trajectories=num_trajectories)
+            shown = visit_all(tab)
     assert (tab.page.evaluate("window.hit ?? null"), tab.alarms) == (None, [])
     assert shown == replies

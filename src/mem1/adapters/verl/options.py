@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from mem1.adapters.verl.data import TRAIN_FILE, VALIDATION_FILE
 from mem1.config import BM25Config, HTTPConfig, RunConfig
 from mem1.errors import ConfigError
+from mem1.serving import is_loopback
 from mem1.settings import build, dump_toml, to_table
 from mem1.tools.indexes import DenseConfig, HybridConfig
 from mem1.train.config import OptimizerConfig, TrainConfig
@@ -55,7 +56,7 @@ def check_reach(config: RunConfig, *, num_machines: int) -> None:
     if num_machines == 1 or not isinstance(config.retriever, HTTPConfig):
         return
     host = urlsplit(config.retriever.url).hostname or ""
-    if host in ("localhost", "::1", "0.0.0.0") or host.startswith("127."):
+    if is_loopback(host) or host == "0.0.0.0":
         raise ConfigError(
             f"retriever.url = {config.retriever.url!r} with trainer.nnodes = {num_machines}: on "
             "each machine that is the machine itself, name an address that all can reach: "

@@ -112,8 +112,8 @@
         one && two ? data(two.mean - one.mean, mem1.mean(two.mean - one.mean)) : "–"];
     }).filter(Boolean));
     return [
-      rows.length > 0 && table({ caption: "Side by side: means over tasks, with 95 % intervals", className: "figures",
-        heads: ["Figure", head(a, 0), head(b, 1), "Second − first"], rows }),
+      rows.length > 0 && table({ caption: "Side by side: means over tasks, with 95 % intervals",
+        className: "figures", heads: ["Figure", head(a, 0), head(b, 1), "Second − first"], rows }),
       settingsTable([a, b]),
     ];
   };
