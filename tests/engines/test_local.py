@@ -128,6 +128,23 @@ def test_a_seed_gives_the_same_reply_in_any_company(max_batch):
     assert complete(engine, request("hello", seed=6))[0].token_ids != alone.token_ids
 
 
+@pytest.mark.parametrize("num_places", [1, 3])
+def test_how_many_places_are_sampled_at_once_changes_nothing(num_places, monkeypatch):
+    asked = [
+        request(
+            prompt, seed=number, temperature=(1.0, 0.7, 0)[number % 3], top_p=(1.0, 0.5)[number % 2]
+        )
+        for number, prompt in enumerate(PROMPTS)
+    ]
+    whole = complete(LocalEngine(tiny(), codec=ByteRenderer(), max_batch=7), *asked)
+    monkeypatch.setattr("mem1.engines.batch._CACHED", num_places * SIZES["vocab_size"])
+    for few, all_ in zip(
+        complete(LocalEngine(tiny(), codec=ByteRenderer(), max_batch=7), *asked), whole, strict=True
+    ):
+        assert few.token_ids == all_.token_ids
+        assert few.logprobs == pytest.approx(all_.logprobs, abs=1e-6)
+
+
 def test_who_asks_again_at_once_misses_no_step():
     # Else a race would decide what is computed together, and with it the last bits.
     model, passes = tiny(), []
