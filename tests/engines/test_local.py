@@ -309,9 +309,9 @@ def test_an_empty_prompt_is_refused():
 
 
 def test_a_model_without_keys_and_values_is_refused():
-    config = transformers.MambaConfig(vocab_size=256, hidden_size=32, num_hidden_layers=1)
-    with pytest.raises(ModelError, match="past_key_values"):
-        LocalEngine(transformers.MambaForCausalLM(config), codec=ByteRenderer())
+    config = transformers.OpenAIGPTConfig(vocab_size=256, n_embd=32, n_layer=1, n_head=2)
+    with pytest.raises(ModelError, match="OpenAIGPTLMHeadModel does not decode with keys"):
+        LocalEngine(transformers.OpenAIGPTLMHeadModel(config), codec=ByteRenderer())
 
 
 def test_a_model_file_cut_short_is_named(tmp_path):

@@ -17,7 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from mem1.engines.base import Codec
 from mem1.engines.kernels import widened
-from mem1.engines.kv import KV, Held, PrefixStore, num_tokens
+from mem1.engines.kv import KV, Held, PrefixStore, cache_argument, num_tokens
 from mem1.engines.lookup import Lookup
 from mem1.engines.sequence import TokenSequence
 from mem1.engines.slots import Slots, attending_over, can_batch
@@ -42,6 +42,7 @@ class Batch:
         lookahead: int,
     ) -> None:
         self._model = model
+        self._cache_argument = cache_argument(type(model))
         self._codec = codec
         self._eos_ids = eos_ids
         self._max_rows = max_rows
@@ -163,9 +164,9 @@ class Batch:
             row.cache = row.cache or DynamicCache(config=self._model.config)
             output = self._model(
                 input_ids=torch.tensor([row.new_ids], device=self._model.device),
-                past_key_values=row.cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **{self._cache_argument: row.cache},
             )
             logits.append(output.logits[:, -1])
         return torch.cat(logits)

@@ -6,13 +6,17 @@
 Imported by `mem1.engines.batch` alone, once torch is known to be there.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from mem1.carry import common_prefix
+from mem1.errors import ModelError
 
 KV = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values per layer, each of shape (1, num_kv_heads, num_tokens, head_dim)."""
@@ -90,3 +94,19 @@ class PrefixStore:
 def num_tokens(kv: KV | None) -> int:
     """How many tokens these are of."""
     return kv[0][0].shape[2] if kv else 0
+
+
+@cache
+def cache_argument(kind: type[PreTrainedModel]) -> str:
+    """What a forward pass of such a model calls keys and values: `cache` since transformers 5.24.
+
+    Raises: ModelError if it takes none.
+    """
+    taken = inspect.signature(kind.forward).parameters
+    for name in ("cache", "past_key_values"):
+        if name in taken:
+            return name
+    raise ModelError(
+        f"{kind.__name__} does not decode with keys and values that are kept: serve it with "
+        "vLLM or the like, and use engine.kind = 'openai'"
+    )

@@ -14,7 +14,6 @@ values of a step to one thread, in `mem1.engines.batch`.
 """
 
 import asyncio
-import inspect
 import random
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -50,14 +49,11 @@ class LocalEngine:
         """Args: `eos_ids`, ids that end a reply besides those of the model's generation config;
         `max_batch`, most sequences decoded at once; `prefix_cache_tokens`, how many tokens' keys
         and values are kept for reuse (0: none); `lookahead`, most tokens of a reply that are
-        guessed from its text and computed with the next one (0: none), which changes no reply."""
+        guessed from its text and computed with the next one (0: none), which changes no reply.
+
+        Raises: ModelError for a model that keeps no keys and values."""
         from mem1.engines.batch import Batch
 
-        if "past_key_values" not in inspect.signature(model.forward).parameters:
-            raise ModelError(
-                f"{type(model).__name__} does not decode with past_key_values: serve it with vLLM "
-                "or the like, and use engine.kind = 'openai'"
-            )
         self._model = model.eval()
         self._config = model.config.get_text_config(decoder=True)
         self._batch = Batch(

@@ -25,7 +25,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from mem1.carry import common_prefix
-from mem1.engines.kv import KV, num_tokens
+from mem1.engines.kv import KV, cache_argument, num_tokens
 from mem1.engines.passes import Part, Pass
 from mem1.errors import ModelError
 
@@ -50,7 +50,7 @@ def attending_over(slots: "Slots", model: PreTrainedModel) -> Iterator[dict[str,
     before = model.config._attn_implementation or "sdpa"
     model.set_attn_implementation(_ATTENTION)
     try:
-        yield {"past_key_values": slots, "slots": slots, "use_cache": True}
+        yield {cache_argument(type(model)): slots, "slots": slots, "use_cache": True}
     finally:
         model.set_attn_implementation(before)
 
