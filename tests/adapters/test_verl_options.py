@@ -103,6 +103,7 @@ def test_a_retriever_that_other_machines_cannot_reach_is_refused(host):
     ("override", "named"),
     [
         ("train.critic.kind=head", "train.critic.kind"),
+        ("train.critic.num_layers=2", "train.critic.num_layers"),
         ("train.optimizer.cooldown=0.1", "train.optimizer.cooldown"),
         ("train.lora.rank=8", "train.lora"),
         ("run.mode=carry", "run.mode"),

@@ -17,6 +17,7 @@ from mem1.train.tiny import make_tiny  # noqa: E402
 from mem1.train.update import Learner  # noqa: E402
 
 CRITIC = {"algorithm": "ppo", "critic": {"kind": "separate"}, "loss": {"kl": 0.1}}
+SMALL_CRITIC = CRITIC | {"critic": {"kind": "separate", "num_layers": 1}}
 GROUPS = {"algorithm": "grpo", "group_size": 2}
 
 
@@ -72,7 +73,7 @@ def stepped(policy: Policy, *, config: TrainConfig) -> Learner:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("train", [GROUPS, GROUPS | {"lora": {"rank": 4}}, CRITIC])
+@pytest.mark.parametrize("train", [GROUPS, GROUPS | {"lora": {"rank": 4}}, CRITIC, SMALL_CRITIC])
 def test_what_a_learner_holds_is_counted_to_the_byte(tiny, dtype, train):
     if "lora" in train:
         pytest.importorskip("peft")

@@ -80,6 +80,15 @@ def test_a_critic_of_its_own_and_a_reference_cost_models():
     assert found["gradients"] == 2 * 4 * P
 
 
+def test_a_critic_of_fewer_layers_costs_those():
+    critic = {"kind": "separate", "num_layers": 1}
+    plan = planned(gpus(), train=PPO | {"critic": critic})
+    whole = planned(gpus(), train=PPO)
+    spared = whole.critic - plan.critic
+    assert spared == 27 * 46_797_824
+    assert sizes(whole)["gradients"] - sizes(plan)["gradients"] == 4 * spared
+
+
 def test_a_critic_of_one_layer_costs_a_layer():
     plan = planned(gpus(), train=PPO | {"critic": {"kind": "head"}})
     assert plan.critic == HIDDEN + 1

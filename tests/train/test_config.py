@@ -58,6 +58,18 @@ SHORTER = ShapingConfig(length_penalty=0.1)
 
 
 @pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_layers": 0}, "train.critic.num_layers = 0: give at least 1"),
+        ({"num_layers": 1, "kind": "head"}, "train.critic.num_layers: a head has the policy's"),
+    ],
+)
+def test_a_critic_that_cannot_be_is_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        CriticConfig(**settings)
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         {"algorithm": "grpo", "group_size": 2, "loss": LossConfig(kl=0.1, kl_in="loss")},

@@ -12,11 +12,11 @@ from models import random_model  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from mem1.engines.local import load_model  # noqa: E402
-from mem1.errors import ModelError  # noqa: E402
+from mem1.errors import ConfigError, ModelError  # noqa: E402
 from mem1.packing import pack  # noqa: E402
 from mem1.train.config import CriticConfig, LoraConfig, LossConfig  # noqa: E402
 from mem1.train.policy import Policy, make_policy  # noqa: E402
-from mem1.train.scoring import score  # noqa: E402
+from mem1.train.scoring import hidden_states, score  # noqa: E402
 
 LORA = LoraConfig(rank=4, alpha=8)
 KL = LossConfig(kl=0.1, kl_in="loss")
@@ -160,6 +160,24 @@ def test_a_critic_is_a_copy_that_does_not_share_weights(tiny):
         for parameter in policy.model.parameters():
             parameter.add_(1.0)
     assert all(torch.equal(policy.critic.state_dict()[name], t) for name, t in before.items())
+
+
+def test_a_smaller_critic_is_the_policys_first_layers(tiny):
+    critic = CriticConfig(num_layers=1)
+    policy = tiny_policy(tiny, train_config("ppo", critic=critic))
+    mine, layers = policy.critic.state_dict(), ".layers."
+    theirs = policy.model.state_dict()
+    assert {name.split(layers)[1][0] for name in mine if layers in name} == {"0"}
+    assert len({name.split(layers)[1][0] for name in theirs if layers in name}) == 2
+    assert all(torch.equal(theirs[name], weight) for name, weight in mine.items())
+    decoder = policy.model.get_decoder()
+    decoder.layers = decoder.layers[:1]
+    assert torch.equal(hidden_states(policy.critic, ROW), hidden_states(policy.model, ROW))
+
+
+def test_a_critic_has_no_more_layers_than_the_policy(tiny):
+    with pytest.raises(ConfigError, match=r"num_layers = 3: the policy has 2"):
+        tiny_policy(tiny, train_config("ppo", critic=CriticConfig(num_layers=3)))
 
 
 def test_the_same_seed_makes_the_same_adapters(tiny: Path):

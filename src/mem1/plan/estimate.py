@@ -4,6 +4,8 @@ What is counted is the largest that can be: contexts at their bound, all rows of
 rows of the trainer full.
 """
 
+from dataclasses import replace
+
 from mem1.config import LocalConfig, RunConfig, ServerConfig, VLLMConfig
 from mem1.context import Budget, check_window
 from mem1.errors import BudgetError, ConfigError
@@ -52,7 +54,7 @@ def estimate(config: RunConfig, machine: Machine, *, shape: Shape | None, fill: 
         dtype=dtype,
         parameters=shape.parameters,
         trained=0 if settings is None else adapters or shape.parameters,
-        critic=_critic(settings, shape),
+        critic=_critic_parameters(use.training, shape),
         context_policies=tuple(str(policy) for policy in config.policies()),
         bound=bound,
         window=window,
@@ -68,11 +70,18 @@ def estimate(config: RunConfig, machine: Machine, *, shape: Shape | None, fill: 
     )
 
 
-def _critic(settings: TrainConfig | None, shape: Shape) -> int:
-    if settings is None or settings.critic is None:
+def _critic_parameters(training: Training | None, shape: Shape) -> int:
+    if training is None or not training.valued:
         return 0
-    whole = shape.parameters if settings.critic.kind == "separate" else 0
-    return whole + shape.hidden + 1
+    return (training.critic.parameters if training.critic else 0) + shape.hidden + 1
+
+
+def _critic(settings: TrainConfig, shape: Shape) -> Shape | None:
+    """Of a critic that is a model of its own."""
+    critic = settings.critic
+    if critic is None or critic.kind != "separate":
+        return None
+    return replace(shape, layers=critic.layers_of(shape.layers))
 
 
 def _turns(config: RunConfig) -> int:
@@ -122,7 +131,8 @@ def _training(
         adapters=shape.adapters(rank=lora.rank, targets=lora.targets) if lora else None,
         adapter_rank=lora.rank if lora else 0,
         adapter_targets=lora.targets if lora else (),
-        critic=settings.critic.kind if settings.critic else None,
+        valued=settings.critic is not None,
+        critic=_critic(settings, shape),
         reference=bool(settings.loss.kl) and settings.algorithm != "sft",
         copied=processes > 1 or bool(settings.staleness),
         overlapped=bool(settings.staleness),

@@ -47,7 +47,10 @@ class Training:
     adapter_rank: int = 0
     adapter_targets: tuple[str, ...] = ()
     """Names of the layers that have adapters; empty: all linear ones."""
-    critic: Literal["separate", "head"] | None = None
+    valued: bool = False
+    """Whether there is a critic; the layer that values is a few numbers."""
+    critic: Shape | None = None
+    """Of a critic that is a model of its own."""
     reference: bool = False
     """A frozen copy of the model."""
     copied: bool = False
@@ -133,9 +136,10 @@ def host_bytes(shape: Shape, use: Use, *, found: Sequence[Item]) -> int:
     training, size = use.training, use.processes
     if training is None or size == 1:
         return 0
-    others = (training.critic == "separate") + (training.reference and training.adapters is None)
     policy = use.wide if training.adapters is None else 2 * use.itemsize
-    starting = (policy + others * use.itemsize) * shape.parameters
+    others = shape.parameters if training.reference and training.adapters is None else 0
+    others += training.critic.parameters if training.critic else 0
+    starting = policy * shape.parameters + use.itemsize * others
     return size * max(starting, sum(item.bytes for item in found if item.on_host))
 
 
@@ -148,7 +152,7 @@ def _held(shape: Shape, use: Use) -> Iterator[Item]:
         return
     host, size = training.offload, use.processes
     adapters = training.adapters
-    heads = (shape.hidden + 1) * w if training.critic else 0
+    heads = (shape.hidden + 1) * w if training.valued else 0
     trained = shape.parameters if adapters is None else adapters
     # In several processes what trains is widened in place; in one it's kept a second time.
     narrow = b if size == 1 else w
@@ -160,9 +164,9 @@ def _held(shape: Shape, use: Use) -> Iterator[Item]:
     yield Item(name="optimizer", bytes=ceil(2 * w * trained / size), on_host=host)
     if training.reference and adapters is None:
         yield Item(name="reference", bytes=ceil(b * shape.parameters / size), on_host=host)
-    if training.critic == "separate":
+    if training.critic:
         copies = w if size == 1 and b < w else 0
-        critic = shape.parameters * (narrow + copies) + 2 * w * _valued(shape)
+        critic = training.critic.parameters * (narrow + copies) + 2 * w * _learning(training.critic)
         yield Item(name="critic and its optimizer", bytes=ceil(critic / size), on_host=host)
     copied = b * shape.parameters + w * (adapters or 0)
     if training.copied:
@@ -171,9 +175,9 @@ def _held(shape: Shape, use: Use) -> Iterator[Item]:
         yield Item(name="merged copy", bytes=copied, phases=("export",))
 
 
-def _valued(shape: Shape) -> int:
+def _learning(critic: Shape) -> int:
     """Parameters of a critic that get a gradient: an output head of its own doesn't."""
-    return shape.parameters - (0 if shape.tied else shape.embedding)
+    return critic.parameters - (0 if critic.tied else critic.embedding)
 
 
 def kv_bytes(shape: Shape, *, itemsize: int) -> int:
@@ -205,20 +209,15 @@ def _updated(shape: Shape, use: Use) -> Iterator[Item]:
     if training is None:
         return
     trained = shape.parameters if training.adapters is None else training.adapters
-    separate = training.critic == "separate"
-    with_gradient = trained + (_valued(shape) if separate else 0)
+    with_gradient = trained + (_learning(training.critic) if training.critic else 0)
     yield Item(
         name="gradients",
         bytes=ceil(w * with_gradient / size),
         phases=("update", "step"),
         on_host=training.offload,
     )
-    models = 2 if separate else 1
-    yield Item(
-        name="activations",
-        bytes=models * training.row_tokens * saved_bytes(shape, use),
-        phases=("update",),
-    )
+    saved = sum(saved_bytes(model, use) for model in (shape, training.critic) if model)
+    yield Item(name="activations", bytes=training.row_tokens * saved, phases=("update",))
     yield Item(name="going backward", bytes=_working(shape, use), phases=("update",))
     if size > 1:
         yield Item(name="gathered layers", bytes=_gathered(shape, use), phases=("update",))
@@ -286,7 +285,7 @@ def _gathered(shape: Shape, use: Use) -> int:
     (`train/distributed.py`): what stands outside of layers, and two layers."""
     assert use.training is not None
     training, b, w = use.training, use.itemsize, use.wide
-    models = 2 if training.critic == "separate" else 1
+    models = 2 if training.critic else 1
     weights = b * (models * shape.outside + 2 * shape.layer)
-    whole = training.adapters is None or training.critic == "separate"
+    whole = training.adapters is None or training.critic is not None
     return weights + (max(shape.outside, shape.layer) * (b + w) if whole else 0)

@@ -33,11 +33,32 @@ class CriticConfig:
 
     kind: Literal["separate", "head"] = "separate"
     """A model of its own, begun as a copy of the policy; or one layer on the policy's own."""
+    num_layers: int | None = None
+    """Of a separate critic: how many layers of the policy it begins with, the first ones; None: all
+    of them."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-5))
     value_clip: float = 0.5
     """How far a value may move from the old one within an update."""
     coef: float = 0.5
     """Weight of its loss where the policy shares its layers (`kind = "head"`)."""
+
+    def __post_init__(self) -> None:
+        if self.num_layers is not None and self.num_layers < 1:
+            raise ConfigError(f"train.critic.num_layers = {self.num_layers}: give at least 1")
+        if self.num_layers is not None and self.kind == "head":
+            raise ConfigError(
+                "train.critic.num_layers: a head has the policy's layers, remove it or set "
+                "train.critic.kind = 'separate'"
+            )
+
+    def layers_of(self, num_layers: int, /) -> int:
+        """How many layers of a policy that has `num_layers` the critic takes. Raises: ConfigError
+        if it wants more."""
+        if self.num_layers is not None and self.num_layers > num_layers:
+            raise ConfigError(
+                f"train.critic.num_layers = {self.num_layers}: the policy has {num_layers}"
+            )
+        return self.num_layers or num_layers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

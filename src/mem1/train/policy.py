@@ -8,7 +8,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from mem1.errors import DataError, MissingExtraError, ModelError
 from mem1.packing import PackedBatch
 from mem1.train.attention import check_model
 from mem1.train.checkpoint import State
-from mem1.train.config import LoraConfig, TrainConfig
+from mem1.train.config import CriticConfig, LoraConfig, TrainConfig
 from mem1.train.scoring import Scores, score, values
 from mem1.train.shards import put
 
@@ -155,7 +155,8 @@ def make_policy(model: PreTrainedModel, *, config: TrainConfig) -> Policy:
         reference = copy.deepcopy(model).requires_grad_(False).eval()
     critic, value_head = None, None
     if config.critic is not None:
-        critic = copy.deepcopy(model) if config.critic.kind == "separate" else None
+        if config.critic.kind == "separate":
+            critic = _separate_critic(model, config=config.critic)
         value_head = _value_head(model)
     for trained in (model, critic):
         if trained is not None and config.gradient_checkpointing:
@@ -168,6 +169,15 @@ def make_policy(model: PreTrainedModel, *, config: TrainConfig) -> Policy:
         reference=reference,
         recomputes=config.gradient_checkpointing,
     )
+
+
+def _separate_critic(model: PreTrainedModel, *, config: CriticConfig) -> PreTrainedModel:
+    """A copy of the policy, or of its first layers."""
+    critic = copy.deepcopy(model)
+    shape, decoder = critic.config.get_text_config(decoder=True), cast("Any", critic.get_decoder())
+    shape.num_hidden_layers = config.layers_of(shape.num_hidden_layers)
+    decoder.layers = decoder.layers[: shape.num_hidden_layers]
+    return critic
 
 
 def _value_head(model: PreTrainedModel) -> nn.Linear:

@@ -76,6 +76,7 @@ def check_for_verl(config: RunConfig) -> TrainConfig:
         "train.algorithm = 'sft'": settings.algorithm == "sft",
         "run.mode = 'carry'": config.run.mode == "carry",
         "train.critic.kind = 'head'": critic is not None and critic.kind == "head",
+        "train.critic.num_layers": critic is not None and critic.num_layers is not None,
         "train.curriculum": settings.curriculum is not None,
         "train.lora": settings.lora is not None,
         "train.optimizer.cooldown": settings.optimizer.cooldown > 0,
