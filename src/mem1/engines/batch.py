@@ -284,11 +284,8 @@ def _draw(
 
     Looks for the block of tokens first, then for the token: sums in float64, and few of them.
     """
-    nucleus = probabilities.new_tensor(top_p)[:, None]
     if min(top_p) < 1:
-        ordered, order = probabilities.sort(descending=True)
-        outside = (ordered.cumsum(-1) - ordered >= nucleus) & (nucleus < 1)
-        probabilities = probabilities.scatter(1, order, ordered.masked_fill(outside, 0.0))
+        probabilities = _cut(probabilities, nucleus=probabilities.new_tensor(top_p))
     blocks = pad(probabilities, (0, -probabilities.shape[1] % _BLOCK)).unflatten(1, (-1, _BLOCK))
     ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
     goal = torch.tensor(at, dtype=torch.float64, device=ends.device)[:, None] * ends[:, -1:]
@@ -296,6 +293,21 @@ def _draw(
     before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)
     inside = blocks[torch.arange(len(blocks)), block[:, 0]].double().cumsum(-1)
     return (block * _BLOCK + _place(inside, goal - before))[:, 0]
+
+
+def _cut(probabilities: torch.Tensor, *, nucleus: torch.Tensor) -> torch.Tensor:
+    """The distributions, each without what is outside of its smallest nucleus. Shapes:
+    probabilities (rows, vocab), nucleus (rows,).
+
+    Most tokens of a trained policy are a nucleus of their own: only the others are sorted.
+    """
+    most, best = probabilities.max(-1)
+    cut = torch.zeros_like(probabilities).scatter(1, best[:, None], most[:, None])
+    wide = (nucleus > most) & (nucleus < 1)
+    ordered, order = probabilities[wide].sort(descending=True)
+    outside = ordered.cumsum(-1) - ordered >= nucleus[wide, None]
+    cut[wide] = torch.zeros_like(ordered).scatter(1, order, ordered.masked_fill(outside, 0.0))
+    return torch.where(nucleus[:, None] < 1, cut, probabilities)
 
 
 def _place(sums: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
