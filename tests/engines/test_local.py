@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import time
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,31 @@ def test_top_p_keeps_to_the_nucleus():
     greedy = complete(engine, request("hi", temperature=0))[0]
     narrow = complete(engine, request("hi", seed=1, top_p=1e-6))[0]
     assert narrow.token_ids == greedy.token_ids
+
+
+def nucleus(probabilities: list[float], *, top_p: float) -> list[int]:
+    """The fewest likeliest tokens whose mass reaches `top_p`, in the order of their numbers."""
+    order = sorted(range(len(probabilities)), key=lambda token: -probabilities[token])
+    kept = [
+        token
+        for place, token in enumerate(order)
+        if sum(probabilities[t] for t in order[:place]) < top_p
+    ]
+    return sorted(kept)
+
+
+@pytest.mark.parametrize("top_p", [0.2, 0.7, 0.95])
+def test_what_is_drawn_is_the_quantile_of_the_smallest_nucleus(top_p):
+    rng = torch.Generator().manual_seed(0)
+    sharpness = torch.tensor([0.5, 4.0, 20.0]).repeat(100)[:, None]
+    rows = (torch.randn(300, 7, generator=rng, dtype=torch.float64) * sharpness).softmax(-1)
+    at = torch.rand(300, generator=rng, dtype=torch.float64).tolist()
+    expected = []
+    for row, quantile in zip(rows.tolist(), at, strict=True):
+        kept = nucleus(row, top_p=top_p)
+        sums = list(accumulate(row[token] for token in kept))
+        expected.append(next(t for t, s in zip(kept, sums, strict=True) if s > quantile * sums[-1]))
+    assert _draw(rows, top_p=[top_p] * 300, at=at).tolist() == expected
 
 
 def test_rows_of_one_batch_keep_to_their_own_settings():
