@@ -302,11 +302,11 @@ def _cut(probabilities: torch.Tensor, *, nucleus: torch.Tensor) -> torch.Tensor:
     Most tokens of a trained policy are a nucleus of their own: only the others are sorted.
     """
     most, best = probabilities.max(-1)
-    cut = torch.zeros_like(probabilities).scatter(1, best[:, None], most[:, None])
+    cut = torch.zeros_like(probabilities).scatter_(1, best[:, None], most[:, None])
     wide = (nucleus > most) & (nucleus < 1)
     ordered, order = probabilities[wide].sort(descending=True)
     outside = ordered.cumsum(-1) - ordered >= nucleus[wide, None]
-    cut[wide] = torch.zeros_like(ordered).scatter(1, order, ordered.masked_fill(outside, 0.0))
+    cut[wide] = torch.zeros_like(ordered).scatter_(1, order, ordered.masked_fill_(outside, 0.0))
     return torch.where(nucleus[:, None] < 1, cut, probabilities)
 
 

@@ -197,9 +197,8 @@ def _sampled(shape: Shape, use: Use) -> Iterator[Item]:
     widest = max(3 * shape.intermediate, 6 * shape.attended) + 2 * shape.hidden
     read = sampling.joining * sampling.prompt * widest * b
     yield Item(name="reading prompts", bytes=read, phases=phases)
-    # Logits, widened, scaled, probabilities; for a nucleus, those to cut, sorted with their places,
-    # sums, and what is left.
-    each = b + 16 + (36 if sampling.nucleus else 0)
+    # Logits, widened, scaled, probabilities; for a nucleus, sorted with their places, and sums.
+    each = b + 16 + (28 if sampling.nucleus else 0)
     logits = sampling.rows * (sampling.guesses + 1) * shape.vocab * each
     yield Item(name="logits", bytes=logits, phases=phases)
 
