@@ -48,11 +48,12 @@ def can_batch(model: PreTrainedModel) -> bool:
 def attending_over(slots: "Slots", model: PreTrainedModel) -> Iterator[dict[str, Any]]:
     """Within the block the model attends over `slots`. Gives what its forward pass must be told."""
     before = model.config._attn_implementation or "sdpa"
-    model.set_attn_implementation(_ATTENTION)
+    # `set_attn_implementation` does this too, and walks through all modules, at every pass.
+    model.config._attn_implementation = _ATTENTION
     try:
         yield {cache_argument(type(model)): slots, "slots": slots, "use_cache": True}
     finally:
-        model.set_attn_implementation(before)
+        model.config._attn_implementation = before
 
 
 def _attention(
