@@ -29,7 +29,8 @@ from mem1.files import atomic_write
 from mem1.packing import PackedBatch, pack
 from mem1.rewards import ExactMatchReward
 from mem1.rollout import Agent, Job
-from mem1.tasks.ledger import Imperfections, LedgerConfig, ledger_tasks
+from mem1.tasks.expert import Imperfections
+from mem1.tasks.ledger import LedgerConfig, ledger_tasks
 from mem1.train.attention import packed
 from mem1.train.demonstrations import demonstrations
 from mem1.types import SegmentKind, Trajectory

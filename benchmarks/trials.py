@@ -14,7 +14,7 @@ from rewrites import alone, plain, shuffled, stitched
 
 import mem1
 from mem1.config import RunConfig
-from mem1.tasks.ledger import Imperfections
+from mem1.tasks.expert import Imperfections
 from mem1.train.config import (
     CurriculumConfig,
     DemonstrationsConfig,

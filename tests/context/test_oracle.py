@@ -12,7 +12,8 @@ from mem1.envs.ledger import LedgerEnv
 from mem1.errors import BudgetError, ConfigError
 from mem1.rewards import ExactMatchReward
 from mem1.rollout import Agent, run_episode
-from mem1.tasks.ledger import LedgerConfig, demonstrate, ledger_task
+from mem1.tasks.expert import demonstrate
+from mem1.tasks.ledger import LedgerConfig, ledger_task
 from mem1.text import close_tag, open_tag
 from mem1.types import Context, Objective, Segment, SegmentKind, Task, context_ids
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mem1.errors import ConfigError
-from mem1.tasks.ledger import Imperfections
+from mem1.tasks.expert import Imperfections
 from mem1.train.config import (
     CriticConfig,
     CurriculumConfig,

@@ -11,7 +11,8 @@ from mem1.envs.ledger import LedgerEnv
 from mem1.errors import DataError
 from mem1.rewards import ExactMatchReward
 from mem1.rollout import Agent, Job
-from mem1.tasks.ledger import PERFECT, Imperfections, LedgerConfig, ledger_tasks
+from mem1.tasks.expert import PERFECT, Imperfections
+from mem1.tasks.ledger import LedgerConfig, ledger_tasks
 from mem1.train.demonstrations import demonstrations
 from mem1.types import Fault, Objective, Task
 

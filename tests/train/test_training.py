@@ -21,7 +21,7 @@ from mem1.errors import ConfigError, DataError, StoreError, UserError  # noqa: E
 from mem1.evals.metrics import peak_tokens  # noqa: E402
 from mem1.rollout import run_episode  # noqa: E402
 from mem1.rollout.store import dump_trajectory  # noqa: E402
-from mem1.tasks.ledger import Imperfections  # noqa: E402
+from mem1.tasks.expert import Imperfections  # noqa: E402
 from mem1.train.config import CurriculumConfig, DemonstrationsConfig, OptimizerConfig  # noqa: E402
 from mem1.train.curriculum import Level  # noqa: E402
 from mem1.train.trainer import train  # noqa: E402

@@ -1,7 +1,6 @@
 """A MADE-UP LEDGER -> TASKS whose answers only memory can carry: seeded, endless, without a file.
 
     LedgerConfig, number -> ledger_task -> Task -> ledger_of -> Ledger
-    Ledger, Imperfections -> demonstrate -> the replies of an expert that has these failings
     {name: value} -> write_notes -> an internal state;  text -> read_entries -> [(name, value)]
 
 Names have values, and only a query for a name shows its page. The world is small on purpose: a
@@ -12,12 +11,12 @@ import math
 import random
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
 from mem1.errors import ConfigError, DataError
-from mem1.text import ANSWER_TAG, STATE_TAG, close_tag, open_tag
+from mem1.text import STATE_TAG, close_tag, open_tag
 from mem1.types import Objective, Task
 
 _SYLLABLES = ("ka", "mi", "lo", "ne", "ru", "ti", "so", "va", "de", "pu")
@@ -201,7 +200,7 @@ def _update(config: LedgerConfig, size: int, rng: random.Random) -> Ledger:
         if read % 2:
             old = rng.choice([n for n in ledger.queries[:read] if n not in overridden])
             overridden.add(old)
-            held[old] = _value(rng, config.num_values, but=held[old])
+            held[old] = draw_value(rng, config.num_values, but=held[old])
             pages[name] += f" {NOW} {old} {held[old]}"
         memory.append(held)
     return replace(ledger, pages=pages, memory=tuple(memory))
@@ -245,92 +244,19 @@ def _book(
     pages: dict[str, str] = {}
     values: dict[str, str] = {}
     for name in shuffled[:count]:
-        values[name] = _value(rng, config.num_values)
+        values[name] = draw_value(rng, config.num_values)
         entries = [f"{name} {values[name]}"]
         for other in rng.sample(shuffled[count:], config.num_distractors):
             entries.insert(
-                rng.randint(0, len(entries)), f"{other} {_value(rng, config.num_values)}"
+                rng.randint(0, len(entries)), f"{other} {draw_value(rng, config.num_values)}"
             )
         pages[name] = " ".join([FOUND, *entries])
     return pages, values
 
 
-def _value(rng: random.Random, num_values: int, *, but: str = "") -> str:
+def draw_value(rng: random.Random, num_values: int, *, but: str = "") -> str:
+    """Any value, each as likely, except `but`."""
     return rng.choice([value for value in VALUES[:num_values] if value != but])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Imperfections:
-    """Failings of an expert, each a probability: demonstrations from which one learns the form,
-    and leaves something to learn from rewards."""
-
-    forget: float = 0.0
-    """Of dropping an entry, each time the notes are rewritten."""
-    corrupt: float = 0.0
-    """Of changing an entry's value, likewise."""
-    redundant: float = 0.0
-    """Of searching again for what the notes hold, if turns are to spare."""
-    early_answer: float = 0.0
-    """Of answering before all is read: of an episode, whatever its length."""
-    format_slip: float = 0.0
-    """Of leaving the notes unclosed: they are lost, the action counts."""
-    flawless: float = 0.0
-    """Of an episode without any of these."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if not 0 <= (value := getattr(self, field.name)) <= 1:
-                raise ConfigError(f"{field.name} is {value}: a probability is from 0 to 1")
-
-
-PERFECT = Imperfections()
-
-
-def demonstrate(
-    task: Task, *, max_turns: int, rng: random.Random, faults: Imperfections = PERFECT
-) -> list[str]:
-    """The replies of an expert: `<think> kami 142 lone</think><search> lone</search>`, and so on.
-
-    The notes hold every entry, then the name to search for. The expert knows only what it has
-    read and kept: what it lost it answers as unknown.
-
-    Raises: DataError if it's not a task of the ledger.
-    """
-    ledger = ledger_of(task)
-    faults = PERFECT if rng.random() < faults.flawless else faults
-    replies: list[str] = []
-    held: dict[str, str] = {}
-    early = 1 - (1 - faults.early_answer) ** (1 / len(ledger.queries))
-    read, fresh = 0, False
-    for turns_left in range(max_turns, 0, -1):
-        news = ledger.news(read) if fresh else {}
-        notes = _worn({**held, **news}, rng=rng, faults=faults, num_values=ledger.num_values)
-        owed = ledger.queries[read:]
-        if not owed or turns_left == 1 or rng.random() < early:
-            answers = "; ".join(notes.get(name, UNKNOWN) for name in ledger.memory[-1])
-            return [*replies, write_notes(notes) + _act(ANSWER_TAG, answers)]
-        spare = turns_left > len(owed) + 1
-        fresh = not (notes and spare and rng.random() < faults.redundant)
-        query = owed[0] if fresh else rng.choice(list(notes))
-        reply = write_notes(notes, query=owed[0]) + _act(SEARCH, query)
-        read += fresh
-        if fresh and rng.random() < faults.format_slip:
-            reply = reply.replace(close_tag(STATE_TAG), "")
-        else:
-            held = notes
-        replies.append(reply)
-    return replies
-
-
-def _worn(
-    notes: Mapping[str, str], *, rng: random.Random, faults: Imperfections, num_values: int
-) -> dict[str, str]:
-    """Notes as an imperfect expert copies them."""
-    return {
-        name: _value(rng, num_values, but=value) if rng.random() < faults.corrupt else value
-        for name, value in notes.items()
-        if rng.random() >= faults.forget
-    }
 
 
 def write_notes(held: Mapping[str, str], *, query: str | None = None) -> str:
@@ -359,7 +285,3 @@ def read_entries(text: str) -> list[tuple[str, str]]:
             entries.append((name, word))
             name = None
     return entries
-
-
-def _act(action: str, argument: str) -> str:
-    return f"{open_tag(action)} {argument}{close_tag(action)}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mem1.errors import ConfigError
-from mem1.tasks.ledger import Imperfections
+from mem1.tasks.expert import Imperfections
 
 Algorithm = Literal["sft", "ppo", "grpo", "rloo", "reinforce++"]
 GROUPED = frozenset({"grpo", "rloo"})

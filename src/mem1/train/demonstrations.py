@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from mem1.engines import ScriptedEngine
 from mem1.rollout import Job, collect
-from mem1.tasks.ledger import Imperfections, demonstrate
+from mem1.tasks.expert import Imperfections, demonstrate
 from mem1.train.transcripts import Teller
 from mem1.types import Trajectory
 
