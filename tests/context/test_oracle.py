@@ -13,7 +13,7 @@ from mem1.errors import BudgetError, ConfigError
 from mem1.rewards import ExactMatchReward
 from mem1.rollout import Agent, run_episode
 from mem1.tasks.expert import demonstrate
-from mem1.tasks.ledger import LedgerConfig, ledger_task
+from mem1.tasks.ledger import LedgerConfig, ledger_task, read_entries
 from mem1.text import close_tag, open_tag
 from mem1.types import Context, Objective, Segment, SegmentKind, Task, context_ids
 
@@ -74,6 +74,35 @@ def test_what_was_read_out_of_order_and_twice_is_held_once():
     held = task.metadata["memory"][2]
     *_, last = states(task, (second, pages[second]), (first, pages[first]), (first, "x"))
     assert set(held.items()) == set(zip(last.split()[1:-1:2], last.split()[2:-1:2], strict=True))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_whatever_order_and_however_often_pages_are_read_it_gets_to_the_answers(family):
+    for number in range(12):
+        task = lookup(family, number)
+        pages = [*task.metadata["pages"].items()] * 2
+        random.Random(number).shuffle(pages)
+        *_, last = states(task, *pages)
+        assert dict(read_entries(last)) == task.metadata["memory"][-1]
+
+
+def test_a_sum_replaces_both_values_and_is_made_once():
+    pages = {"kami": "found kami 142", "lone": "found lone 117"}
+    memory = [{}, {"kami": "142"}, {"kami": "159"}]
+    task = Task(
+        id="sum",
+        objectives=(Objective(question="sum kami lone", answers=("159",)),),
+        metadata={"num_values": 100, "queries": list(pages), "pages": pages, "memory": memory},
+    )
+    asked = ("lone", "lone", "kami", "lone", "kami", "kami")
+    assert states(task, *((name, pages[name]) for name in asked)) == [
+        "<think> lone</think>",
+        "<think> lone 117 lone</think>",
+        "<think> lone 117 kami</think>",
+        "<think> kami 159 lone</think>",
+        "<think> kami 159 kami</think>",
+        "<think> kami 159 kami</think>",
+    ]
 
 
 def test_it_repeats_no_query_that_is_no_name():

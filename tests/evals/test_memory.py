@@ -126,6 +126,46 @@ def test_of_a_pair_the_larger_value_is_needed():
     assert marks(episode(pair, *read, ("kami 100", "=100"))) == ["uns hel sta", "uns uns mis"]
 
 
+SUM = ledger(
+    "sum kami lone",
+    pages={"kami": "found kami 142", "lone": "found lone 117"},
+    memory=[{}, {"kami": "142"}, {"kami": "131"}],
+)
+
+
+@pytest.mark.parametrize(
+    ("last", "of_kami", "of_sum"),
+    [("131", "sup", "hel"), ("142", "sta", "mis"), ("117", "sup", "cor"), ("199", "sup", "cor")],
+)
+def test_once_both_pages_are_seen_the_sum_is_needed(last, of_kami, of_sum):
+    found = episode(SUM, ("", "kami"), ("kami 142", "lone"), (f"kami {last}", f"={last}"))
+    assert marks(found) == [f"uns hel {of_kami}", "uns uns sup", f"uns uns {of_sum}"]
+    assert trace(found).redundant == (False, False, None)
+    assert figures(found)["bits_needed"] == 7.0
+
+
+def test_a_second_value_that_is_read_first_is_needed_until_the_sum_is():
+    found = episode(SUM, ("", "lone"), ("lone 117", "kami"), ("kami 131", "=131"))
+    assert marks(found) == ["uns uns sup", "uns hel sup", "uns uns hel"]
+    assert trace(found).redundant == (False, False, None)
+    assert (figures(found)["held"], figures(found)["bits_needed"]) == (1.0, 7.0)
+
+
+def test_who_saw_the_second_page_alone_invents_the_sum():
+    assert marks(episode(SUM, ("", "lone"), ("kami 131", "=131"))) == [
+        "uns uns",
+        "uns mis",
+        "uns inv",
+    ]
+    wrong = episode(SUM, ("", "lone"), ("lone 117 kami 117", "=117"))
+    assert marks(wrong) == ["uns inv", "uns hel", "uns inv"]
+
+
+def test_a_second_value_is_invented_though_the_first_is_known():
+    found = episode(SUM, ("", "kami"), ("kami 142 lone 155", "=x"))
+    assert marks(found) == ["uns hel", "uns inv", "uns uns"]
+
+
 def test_asking_for_what_the_state_holds_or_asking_twice_is_redundant():
     asked = episode(
         LOOKUP, ("", "nobody"), ("", "kami"), ("kami 100", "kami"), ("", "Nobody "), ("x", "")

@@ -19,7 +19,7 @@ def tasks(count=20, num_objectives=3, **dials):
     return ledger_tasks(LedgerConfig(**dials), num_objectives=num_objectives, count=count)
 
 
-def made(*, pages, memory, questions=("kami", "lone")):
+def made(*, pages, memory, questions=("kami", "lone"), num_values=2):
     """A task of given pages; each is searched for in their order."""
     return Task(
         id="made",
@@ -27,7 +27,12 @@ def made(*, pages, memory, questions=("kami", "lone")):
             Objective(question=q, answers=(a,))
             for q, a in zip(questions, memory[-1].values(), strict=True)
         ),
-        metadata={"num_values": 2, "queries": list(pages), "pages": pages, "memory": memory},
+        metadata={
+            "num_values": num_values,
+            "queries": list(pages),
+            "pages": pages,
+            "memory": memory,
+        },
     )
 
 
@@ -35,6 +40,19 @@ LOOKUP = made(
     pages={"kami": "found kami 100", "lone": "found lone 101"},
     memory=[{}, {"kami": "100"}, {"kami": "100", "lone": "101"}],
 )
+
+
+def pair(asked, *, second, answer):
+    return made(
+        questions=(f"{asked} kami lone",),
+        pages={"kami": "found kami 101", "lone": f"found lone {second}"},
+        memory=[{}, {"kami": "101"}, {"kami": answer}],
+    )
+
+
+MOST = pair("most", second="100", answer="101")
+SUM = pair("sum", second="101", answer="100")
+COUNT = pair("count", second="1", answer="100")
 
 
 def replies(task=LOOKUP, *, max_turns=4, seed=0, **faults):
@@ -86,6 +104,16 @@ def test_a_redundant_search_is_for_what_is_held_and_only_with_turns_to_spare():
     ]
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_searching_again_changes_nothing(family):
+    again = 0
+    for seed, task in enumerate(tasks(family=family)):
+        said = replies(task, max_turns=12, seed=seed, redundant=0.5)
+        again += len(said) - len(ledger_of(task).queries) - 1
+        assert reward(task, said) == 3.0
+    assert again > 20
+
+
 def test_an_early_answer_ends_it():
     assert replies(early_answer=1.0) == [
         "<think> unknown</think><answer> unknown; unknown</answer>"
@@ -97,6 +125,30 @@ def test_notes_that_slip_are_lost_and_the_action_counts():
         "<think> kami<search> kami</search>",
         "<think> kami 100 lone<search> lone</search>",
         "<think> lone 101</think><answer> unknown; 101</answer>",
+    ]
+
+
+@pytest.mark.parametrize("task", [SUM, COUNT])
+def test_a_sum_is_kept_in_the_place_of_its_first_value(task):
+    assert replies(task)[1:] == [
+        "<think> kami 101 lone</think><search> lone</search>",
+        "<think> kami 100</think><answer> 100</answer>",
+    ]
+
+
+def test_whose_first_value_is_lost_the_sum_is_unknown_and_the_second_value_the_larger():
+    last = [replies(task, format_slip=1.0)[-1] for task in (MOST, SUM, COUNT)]
+    unknown = "<think> unknown</think><answer> unknown</answer>"
+    assert last == ["<think> kami 100</think><answer> 100</answer>", unknown, unknown]
+
+
+def test_what_follows_from_a_corrupted_value_is_corrupted():
+    # 101 is kept as 100: the larger is then 100, sum and count are 101, each kept as the other.
+    last = [replies(task, corrupt=1.0)[-1] for task in (MOST, SUM, COUNT)]
+    assert [reply.partition("<answer>")[2] for reply in last] == [
+        " 101</answer>",
+        " 100</answer>",
+        " 100</answer>",
     ]
 
 

@@ -1,6 +1,6 @@
 """What a task's answers hang on, and what texts say of it."""
 
-from mem1.tasks.facts import Fact, facts_of, newest
+from mem1.tasks.facts import Fact, facts_of, inferred, newest
 from mem1.types import Objective, Task
 
 
@@ -37,6 +37,21 @@ SMALLER = task(
     pages={"kami": "found kami 107", "lone": "found lone 100"},
     memory=[{}, {"kami": "107"}, {"kami": "107"}],
 )
+SUM = task(
+    "sum kami lone",
+    pages={"kami": "found kami 142", "lone": "found lone 117"},
+    memory=[{}, {"kami": "142"}, {"kami": "131"}],
+)
+COUNT = task(
+    "count kami lone",
+    pages={"kami": "found kami 142", "lone": "found lone 1"},
+    memory=[{}, {"kami": "142"}, {"kami": "143"}],
+)
+NO_MORE = task(
+    "count kami lone",
+    pages={"kami": "found kami 142", "lone": "found lone 0"},
+    memory=[{}, {"kami": "142"}, {"kami": "142"}],
+)
 
 
 def rows(task: Task) -> list[tuple[str, str, int, str | None]]:
@@ -61,6 +76,38 @@ def test_only_a_larger_value_is_a_fact_of_its_pair():
     assert rows(SMALLER) == [("kami", "107", 0, "kami")]
 
 
+def test_a_sum_follows_from_the_values_that_it_supersedes():
+    kami, lone = ("kami", "142", 0, "kami"), ("lone", "117", 0, "lone")
+    assert rows(SUM) == [kami, lone, ("kami", "131", 0, "lone")]
+    assert rows(COUNT) == [kami, ("lone", "1", 0, "lone"), ("kami", "143", 0, "lone")]
+    assert rows(NO_MORE) == [kami]
+    found = facts_of(SUM).rows
+    assert [(sorted(row.supersedes), row.is_sum) for row in found] == [
+        ([], False),
+        ([], False),
+        ([0, 1], True),
+    ]
+    assert [inferred(found, told) for told in ({0}, {1}, {1, 0}, {2})] == [
+        {0},
+        {1},
+        {0, 1, 2},
+        {2},
+    ]
+
+
+def test_no_page_alone_tells_a_sum_though_it_be_the_second_value():
+    same = task(
+        "sum kami lone",
+        pages={"kami": "found kami 100", "lone": "found lone 117"},
+        memory=[{}, {"kami": "100"}, {"kami": "117"}],
+    )
+    for asked in (SUM, COUNT, same):
+        assert [facts_of(asked).told(text) for text in asked.metadata["pages"].values()] == [
+            {0},
+            {1},
+        ]
+
+
 def test_a_page_tells_its_facts_and_distractors_tell_none():
     for asked in (LOOKUP, UPDATE, LARGER):
         facts = facts_of(asked)
@@ -83,11 +130,19 @@ def test_the_smaller_value_of_a_pair_is_not_made_up():
     assert facts_of(SMALLER).said("kami 101") == {0: False}
 
 
+def test_the_second_value_in_the_place_of_a_sum_is_wrong():
+    facts = facts_of(SUM)
+    assert facts.said("kami 117") == {0: False, 2: False}
+    assert facts.said("kami 142 lone 117") == {0: True, 1: True}
+    assert facts.said("kami 131 lone 142") == {1: False, 2: True}
+
+
 def test_the_last_known_fact_of_an_objective_counts():
     rows = facts_of(UPDATE).rows
     assert newest(rows, ()) == {}
     assert newest(rows, {0}) == {0: 0}
     assert newest(rows, [2, 1, 0]) == newest(rows, {1, 2}) == {0: 1, 1: 2}
+    assert newest(facts_of(SUM).rows, {0, 1}) == newest(facts_of(SUM).rows, {0, 2}) == {0: 2}
 
 
 def question(*answers: str) -> Task:

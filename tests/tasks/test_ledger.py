@@ -1,5 +1,7 @@
 """The ledger: what a task hides, and what must be remembered."""
 
+from collections import Counter
+
 import pytest
 
 from mem1.errors import ConfigError, DataError
@@ -9,6 +11,7 @@ from mem1.tasks.ledger import (
     VALUES,
     Ledger,
     LedgerConfig,
+    combined,
     ledger_of,
     ledger_task,
     ledger_tasks,
@@ -97,12 +100,61 @@ def test_no_name_is_overridden_twice():
         assert len(set(overridden)) == len(overridden) == 4
 
 
+def pairs(count, **dials):
+    """What is asked of each of so many pairs, what their two pages tell, and the answer."""
+    for task in tasks(family="aggregate", num_objectives=1, count=count, **dials):
+        ledger = ledger_of(task)
+        first, second = (int(page.split()[2]) for page in ledger.pages.values())
+        yield ledger.questions[0].split()[0], first, second, int(ledger.answers[0])
+
+
 def test_an_aggregate_keeps_one_number_a_pair():
     for task in tasks(family="aggregate", num_objectives=2):
         ledger = ledger_of(task)
-        values = [int(page.split()[2]) for page in ledger.pages.values()]
-        assert [len(held) for held in ledger.memory] == [0, 1, 1, 2, 2]
-        assert ledger.answers == (str(max(values[:2])), str(max(values[2:])))
+        first, _, third, _ = ledger.queries
+        held = [list(held) for held in ledger.memory]
+        assert held == [[], [first], [first], [first, third], [first, third]]
+
+
+def test_a_pair_is_asked_for_the_larger_the_sum_or_the_count_each_as_often():
+    asked = Counter(asked for asked, *_ in pairs(600))
+    assert set(asked) == {"most", "sum", "count"}
+    assert min(asked.values()) > 160
+
+
+def test_the_answer_follows_from_both_pages():
+    for asked, first, second, answer in pairs(60):
+        rule = {
+            "most": max(first, second),
+            "sum": 100 + (first + second - 200) % 100,
+            "count": 100 + (first + second - 100) % 100,
+        }
+        assert answer == rule[asked]
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "second", "answer"),
+    [
+        ("most", "142", "117", "142"),
+        ("most", "117", "142", "142"),
+        ("sum", "142", "117", "159"),
+        ("sum", "142", "134", "106"),
+        ("sum", "142", "100", "142"),
+        ("count", "142", "0", "142"),
+        ("count", "142", "1", "143"),
+        ("count", "169", "1", "100"),
+    ],
+)
+def test_sums_and_counts_go_round_among_the_values(asked, first, second, answer):
+    assert combined(asked, first, second, num_values=70) == answer
+
+
+def test_a_count_tells_how_many_came_and_evenly_whether_one_more_did():
+    every = pairs(900, num_values=20)
+    told = [(first, second) for asked, first, second, _ in every if asked == "count"]
+    assert {first for first, _ in told} == set(range(100, 120))
+    assert {second for _, second in told} == {0, 1}
+    assert 0.4 < sum(second for _, second in told) / len(told) < 0.6
 
 
 def test_guessing_is_right_once_in_num_values_times():
@@ -110,9 +162,38 @@ def test_guessing_is_right_once_in_num_values_times():
     assert seen == set(VALUES[:100])
 
 
+def test_the_best_guess_is_right_once_in_num_values_times_or_nearly_twice_for_the_larger():
+    answers = {"most": Counter(), "sum": Counter(), "count": Counter()}
+    for asked, _, _, answer in pairs(6000, num_values=5):
+        answers[asked][answer] += 1
+    best = {it: max(found.values()) / found.total() for it, found in answers.items()}
+    assert best == pytest.approx({"most": 9 / 25, "sum": 1 / 5, "count": 1 / 5}, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("asked", "second", "forgot", "wrong"),
+    [
+        ("most", "117", {"kami": "117"}, {"kami": "120"}),
+        ("sum", "117", {}, {"kami": "137"}),
+        ("count", "1", {}, {"kami": "121"}),
+    ],
+)
+def test_of_a_pair_one_knows_what_follows_from_what_one_held(asked, second, forgot, wrong):
+    ledger = Ledger(
+        questions=(f"{asked} kami lone",),
+        queries=("kami", "lone"),
+        pages={"kami": "found kami 142", "lone": f"found soru 3 lone {second}"},
+        memory=({}, {"kami": "142"}, {"kami": "not to be looked at"}),
+        num_values=100,
+    )
+    assert ledger.noted({"vade": "100"}, read=1) == {"vade": "100", "kami": "142"}
+    assert ledger.noted({}, read=2) == forgot
+    assert ledger.noted({"kami": "120", "vade": "100"}, read=2) == {**wrong, "vade": "100"}
+
+
 def test_names_and_values_are_words_of_their_own():
     assert len(set(NAMES)) == 90
-    assert not set(NAMES) & {"now", "next", "most", "found"}
+    assert not set(NAMES) & {"now", "next", "most", "sum", "count", "found"}
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from remembered import LOOKUP, UPDATE, episode, question
+from remembered import LOOKUP, UPDATE, episode, ledger, question
 
 from mem1.errors import ConfigError
 from mem1.train.config import LossConfig, ShapingConfig
 from mem1.train.shaping import facts_held, shaped
 
+SUM = ledger(
+    "sum kami lone",
+    pages={"kami": "found kami 100", "lone": "found lone 101"},
+    memory=[{}, {"kami": "100"}, {"kami": "101"}],
+)
 KAMI, LONE = ("", "kami"), ("kami 100", "lone")
 
 
@@ -24,6 +29,8 @@ KAMI, LONE = ("", "kami"), ("kami 100", "lone")
         (UPDATE, [KAMI, LONE, ("kami 107 lone 101", "=107; 101")], 1.0),
         (UPDATE, [KAMI, LONE, ("kami 100 lone 101", "=100; 101")], 0.5),
         (UPDATE, [KAMI, ("kami 100", "=100; 101")], 0.0),
+        (SUM, [KAMI, ("kami 100", "lone"), ("kami 101", "=101")], 1.0),
+        (SUM, [KAMI, ("kami 100", "lone"), ("kami 100 lone 101", "=101")], 0.0),
         (question("Paris", "Rome"), [("", "x"), ("It is Paris.", "=a; b")], 0.0),
         (LOOKUP, [], 0.0),
         (question(), [("a", "=b")], 0.0),

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import json
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,17 @@ def test_every_word_of_the_world_is_a_token(family):
     words = [len(text.split()) for text in said]
     words[0] += 1  # the newline that ends the prompt
     assert [len(pieces(text)) for text in said] == words
+
+
+def test_what_asks_for_a_sum_or_count_and_tells_one_more_has_one_token_a_word():
+    assert pieces(" sum count 0 1") == [" sum", " count", " 0", " 1"]
+
+
+@pytest.mark.parametrize("shipped", ["internal_state", "full"])
+def test_the_words_of_a_shipped_policy_keep_their_ids(shipped):
+    file = Path(__file__).parents[2] / "data/ledger" / shipped / "tokenizer.json"
+    words = json.loads(file.read_text("utf-8"))["model"]["vocab"]
+    assert words.items() <= tiny_tokenizer().get_vocab().items()
 
 
 @pytest.mark.parametrize("turns", [1, 2, 20, 64])

@@ -14,7 +14,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from mem1.rewards.answer import exact_match, split_answer
-from mem1.tasks.facts import Fact, Facts, facts_of, newest
+from mem1.tasks.facts import Fact, Facts, facts_of, inferred
 from mem1.text import ANSWER_TAG, parse_reply
 from mem1.types import Context, Fault, SegmentKind, Task, Trajectory, Turn
 
@@ -124,14 +124,16 @@ def _columns(
     for turn, state in zip(turns, states, strict=True):
         shown = [s for s in turn.context if s.kind is SegmentKind.OBSERVATION]
         seen = seen.union(*(facts.told(s.text) for s in shown if s.turn not in read))
+        seen = inferred(facts.rows, seen)
         read |= {s.turn for s in shown}
-        said, current = facts.said(state), newest(facts.rows, seen)
+        said, keys = facts.said(state), {facts.rows[number].key for number in seen}
+        gone = {old for number in seen for old in facts.rows[number].supersedes}
         column = tuple(
             _mark(
                 said.get(number),
+                gone=number in gone,
                 seen=number in seen,
-                current=current.get(fact.objective, -1),
-                number=number,
+                known=fact.key in keys,
                 was_held=number in once,
             )
             for number, fact in enumerate(facts.rows)
@@ -141,14 +143,14 @@ def _columns(
     return columns
 
 
-def _mark(said: bool | None, *, number: int, seen: bool, current: int, was_held: bool) -> Mark:
-    """Args: `said`, whether the state says the fact, or False for a value it never had; `current`,
-    the newest known fact of the same objective, -1 if none is known."""
-    if number < current:
+def _mark(said: bool | None, *, gone: bool, seen: bool, known: bool, was_held: bool) -> Mark:
+    """Args: `said`, whether the state says the fact, or False for a value it never had; `gone`,
+    whether a newer one has superseded it; `known`, whether any fact of its key was seen."""
+    if gone:
         return Mark.STALE if said else Mark.SUPERSEDED
     if not seen:
         # A wrong value in place of what was seen is corrupted, not another invention.
-        made_up = said or (said is False and current < 0)
+        made_up = said or (said is False and not known)
         return Mark.INVENTED if made_up else Mark.UNSEEN
     if said is None:
         return Mark.LOST if was_held else Mark.MISSED

@@ -57,8 +57,8 @@ def demonstrate(
     early = 1 - (1 - faults.early_answer) ** (1 / len(ledger.queries))
     read, fresh = 0, False
     for turns_left in range(max_turns, 0, -1):
-        news = ledger.news(read) if fresh else {}
-        notes = _worn({**held, **news}, rng=rng, faults=faults, num_values=ledger.num_values)
+        known = ledger.noted(held, read=read) if fresh else held
+        notes = _worn(known, rng=rng, faults=faults, num_values=ledger.num_values)
         owed = ledger.queries[read:]
         if not owed or turns_left == 1 or rng.random() < early:
             answers = "; ".join(notes.get(name, UNKNOWN) for name in ledger.memory[-1])

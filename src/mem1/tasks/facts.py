@@ -3,17 +3,18 @@
     Task -> facts_of -> Facts;  an observation -> Facts.told -> the facts it tells
                                 notes          -> Facts.said -> the facts they have right, and wrong
 
-A ledger task knows its facts: the entries of its oracle's memory. Of any other task with gold
-answers the facts are these answers. Facts are meant by their number in `rows`.
+A ledger task knows its facts: the entries of its oracle's memory, and the second values of its
+sums and counts. Of any other task with gold answers the facts are these answers. Facts are meant
+by their number in `rows`.
 """
 
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from mem1.tasks.ledger import Ledger, is_ledger, ledger_of, read_entries
+from mem1.tasks.ledger import COUNT, MOST, SUM, Ledger, is_ledger, ledger_of, read_entries
 from mem1.text import normalise_answer
 from mem1.types import Task
 
@@ -34,15 +35,17 @@ class Fact:
     """Number of the objective it serves, counted from 0."""
     page: str | None
     """The query that shows it; None: whatever observation tells it."""
+    supersedes: frozenset[int] = frozenset()
+    """Facts before it that no longer count once it's known."""
+    is_sum: bool = False
+    """It's known once all that it supersedes are: no page tells it."""
 
 
 class Facts(Protocol):
     """The facts of a task, in the order in which an expert finds them."""
 
     @property
-    def rows(self) -> tuple[Fact, ...]:
-        """Of one objective, a later fact supersedes the earlier ones once it's known."""
-        ...
+    def rows(self) -> tuple[Fact, ...]: ...
 
     @property
     def bits(self) -> float | None:
@@ -64,9 +67,16 @@ def facts_of(task: Task) -> Facts:
     return LedgerFacts.of(ledger_of(task)) if is_ledger(task) else AnswerFacts.of(task)
 
 
-def newest(rows: Sequence[Fact], known: Iterable[int]) -> dict[int, int]:
-    """Of each objective, the fact that counts once these are known: it supersedes those before."""
-    return {rows[number].objective: number for number in sorted(known)}
+def inferred(rows: Sequence[Fact], told: Iterable[int]) -> set[int]:
+    """What is known of these facts: they, and the sums that follow from them."""
+    known = set(told)
+    sums = {number for number, row in enumerate(rows) if row.is_sum and row.supersedes <= known}
+    return known | sums
+
+
+def newest(rows: Sequence[Fact], told: Iterable[int]) -> dict[int, int]:
+    """Of each objective, the fact that counts once these are told."""
+    return {rows[number].objective: number for number in sorted(inferred(rows, told))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +85,11 @@ class LedgerFacts:
 
     rows: tuple[Fact, ...]
     entries: tuple[tuple[str, str], ...]
-    """How a page tells each fact: of a pair's maximum, under the name of the page."""
+    """How a page tells each fact: of a pair's maximum, under the name of the page. No page tells
+    a sum."""
     known: Mapping[str, frozenset[str]]
-    """By key, all values that the pages give it: notes with another one are wrong."""
+    """By key, all values that it ever has, and both of a pair's of which the larger is asked:
+    notes with another one are wrong."""
     bits: float
 
     @classmethod
@@ -87,16 +99,24 @@ class LedgerFacts:
         rows: list[Fact] = []
         entries: list[tuple[str, str]] = []
         for read, page in enumerate(ledger.queries, start=1):
+            asked, _, second = ledger.pair(read) or ("", "", "")
+            is_sum = asked in (SUM, COUNT)
             for key, value in ledger.news(read).items():
-                told = (key, value)
-                rows.append(Fact(key=key, values=(value,), objective=keys.index(key), page=page))
-                entries.append(told if told in pages[page] else (page, value))
-        known: dict[str, set[str]] = {key: set() for key in keys}
+                entry, objective = (key, value), keys.index(key)
+                if is_sum:
+                    rows.append(Fact(key=page, values=(second,), objective=objective, page=page))
+                    entries.append((page, second))
+                earlier = frozenset(n for n, row in enumerate(rows) if row.objective == objective)
+                fact = Fact(key=key, values=(value,), objective=objective, page=page)
+                rows.append(replace(fact, supersedes=earlier, is_sum=is_sum))
+                entries.append(entry if is_sum or entry in pages[page] else (page, value))
+        known: dict[str, set[str]] = {row.key: set() for row in rows}
         for row in rows:
             known[row.key].update(row.values)
         for key, question in zip(keys, ledger.questions, strict=True):
-            for name in question.split():
-                known[key].update(value for told, value in pages.get(name, ()) if told == name)
+            asked, *pair = question.split()
+            if asked == MOST:
+                known[key].update(v for name in pair for told, v in pages[name] if told == name)
         return cls(
             rows=tuple(rows),
             entries=tuple(entries),

@@ -10,7 +10,7 @@ few hundred words, so that a policy of a hundred thousand parameters can live in
 import math
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -22,15 +22,20 @@ from mem1.types import Objective, Task
 _SYLLABLES = ("ka", "mi", "lo", "ne", "ru", "ti", "so", "va", "de", "pu")
 NAMES = tuple(first + last for first in _SYLLABLES for last in _SYLLABLES if first != last)
 _NAMES = frozenset(NAMES)
-VALUES = tuple(str(value) for value in range(100, 300))
+_LEAST = 100
+VALUES = tuple(str(value) for value in range(_LEAST, 300))
 """Three digits: a value is never mistaken for a number of turns."""
 MOST_OBJECTIVES = 32
 SEARCH = "search"
 """The action that shows a page."""
 UNKNOWN = "unknown"
 """What the expert writes where it holds nothing."""
-FOUND, NOW, NEXT, MOST = "found", "now", "next", "most"
-"""The ledger's own words: they open a page, mark an override, lead on, ask for a maximum."""
+FOUND, NOW, NEXT = "found", "now", "next"
+"""The ledger's own words: they open a page, mark an override, lead on."""
+MOST, SUM, COUNT = "most", "sum", "count"
+"""The first word of a question about a pair of names: what is asked of them."""
+_MORE = ("0", "1")
+"""What the second page of a count tells: whether one more came."""
 
 Family = Literal["lookup", "chain", "update", "aggregate"]
 
@@ -40,15 +45,18 @@ class LedgerConfig:
     """The dials of a family of tasks, of N objectives each.
 
     lookup: the values of N names, independent of one another. chain: the page of a name tells the
-    next name. update: some pages override the value of an earlier name. aggregate: the larger
-    value of each of N pairs of names (counts can be guessed, sums are words of their own).
+    next name. update: some pages override the value of an earlier name. aggregate: of each of N
+    pairs of names the larger value, the sum of both, or a count: the first page tells how many
+    came so far, the second whether one more did. Sums and counts go round, the least value comes
+    after the largest: so every value is as likely as any other, and a word of the ledger.
     """
 
     family: Family = "lookup"
     num_distractors: int = 0
     """Entries on a page that nobody asked for."""
     num_values: int = 100
-    """Different values: a guess is right once in so many times."""
+    """Different values: a guess is right once in so many times. At the larger of two values the
+    best guess is right nearly twice as often."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,7 +95,8 @@ class Ledger:
     @property
     def needed_bits(self) -> tuple[float, ...]:
         """Least information that must survive once t pages are read, t = 0 … len(queries), in
-        bits: log2(num_values) for each value held. The prompt tells whose values they are."""
+        bits: log2(num_values) for each value held. The prompt tells whose values they are. The
+        larger of two counts as much, though large ones are likelier."""
         return tuple(len(held) * math.log2(self.num_values) for held in self.memory)
 
     @property
@@ -100,6 +109,29 @@ class Ledger:
         """What the page read last, number `read` counted from 1, adds or changes."""
         before = self.memory[read - 1]
         return {n: v for n, v in self.memory[read].items() if before.get(n) != v}
+
+    def pair(self, read: int) -> tuple[str, str, str] | None:
+        """Of a page that completes a pair: what is asked, the first name, what the page tells of
+        the second. None for other pages."""
+        name = self.queries[read - 1]
+        for question in self.questions:
+            asked, *pair = question.split()
+            if pair[1:] == [name]:
+                return asked, pair[0], dict(read_entries(self.pages[name]))[name]
+        return None
+
+    def noted(self, held: Mapping[str, str], *, read: int) -> dict[str, str]:
+        """What somebody who holds `held` holds once page number `read` is read too. Of a pair they
+        know no more than follows: without its first value the larger one is that of the second,
+        and a sum or count is unknown."""
+        if (pair := self.pair(read)) is None:
+            return {**held, **self.news(read)}
+        asked, first, told = pair
+        if first in held:
+            told = combined(asked, held[first], told, num_values=self.num_values)
+        elif asked != MOST:
+            return dict(held)
+        return {**held, first: told}
 
 
 def ledger_tasks(
@@ -170,8 +202,20 @@ def ledger_of(task: Task) -> Ledger:
     )
 
 
+def combined(asked: str, first: str, second: str, *, num_values: int) -> str:
+    """The answer of a pair.
+
+    >>> combined(SUM, "142", "134", num_values=70), combined(COUNT, "169", "1", num_values=70)
+    ('106', '100')
+    """
+    if asked == MOST:
+        return max(first, second, key=int)
+    more = int(second) - (_LEAST if asked == SUM else 0)
+    return str(_LEAST + (int(first) - _LEAST + more) % num_values)
+
+
 def _lookup(config: LedgerConfig, size: int, rng: random.Random) -> Ledger:
-    pages, entries = _book(config, rng, count=size)
+    pages, entries = _book(config, rng, choices=[VALUES[: config.num_values]] * size)
     return Ledger(
         questions=tuple(entries),
         queries=tuple(entries),
@@ -207,19 +251,19 @@ def _update(config: LedgerConfig, size: int, rng: random.Random) -> Ledger:
 
 
 def _aggregate(config: LedgerConfig, size: int, rng: random.Random) -> Ledger:
-    """The larger value of a pair is kept under its first name: one number for two pages."""
-    pages, entries = _book(config, rng, count=2 * size)
+    """What is known of a pair is kept under its first name: one number for two pages."""
+    values = VALUES[: config.num_values]
+    asked = [rng.choice((MOST, SUM, COUNT)) for _ in range(size)]
+    choices = [words for it in asked for words in (values, _MORE if it == COUNT else values)]
+    pages, entries = _book(config, rng, choices=choices)
     names = tuple(entries)
+    pairs = tuple(zip(asked, names[::2], names[1::2], strict=True))
     memory = [dict[str, str]()]
-    for read, name in enumerate(names):
-        first = names[read - read % 2]
-        largest = max(memory[-1].get(first, entries[name]), entries[name], key=int)
-        memory.append({**memory[-1], first: largest})
+    for it, first, second in pairs:
+        answer = combined(it, entries[first], entries[second], num_values=config.num_values)
+        memory += [{**memory[-1], first: value} for value in (entries[first], answer)]
     return Ledger(
-        questions=tuple(
-            f"{MOST} {first} {second}"
-            for first, second in zip(names[::2], names[1::2], strict=True)
-        ),
+        questions=tuple(" ".join(pair) for pair in pairs),
         queries=names,
         pages=pages,
         memory=tuple(memory),
@@ -236,17 +280,17 @@ _FAMILIES: Mapping[Family, Callable[[LedgerConfig, int, random.Random], Ledger]]
 
 
 def _book(
-    config: LedgerConfig, rng: random.Random, *, count: int
+    config: LedgerConfig, rng: random.Random, *, choices: Sequence[Sequence[str]]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Pages and values of `count` names. Each entry stands among distractors, of names that
-    nobody asks for."""
+    """Pages and values of a name for each of `choices`, what its value is drawn from. Each entry
+    stands among distractors, of names that nobody asks for."""
     shuffled = rng.sample(NAMES, len(NAMES))
     pages: dict[str, str] = {}
     values: dict[str, str] = {}
-    for name in shuffled[:count]:
-        values[name] = draw_value(rng, config.num_values)
+    for name, words in zip(shuffled, choices, strict=False):
+        values[name] = rng.choice(words)
         entries = [f"{name} {values[name]}"]
-        for other in rng.sample(shuffled[count:], config.num_distractors):
+        for other in rng.sample(shuffled[len(choices) :], config.num_distractors):
             entries.insert(
                 rng.randint(0, len(entries)), f"{other} {draw_value(rng, config.num_values)}"
             )

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING
 from mem1.envs.ledger import LEDGER_BUDGET_PROMPT, LEDGER_PROMPT, NO_ACTION, NOTHING
 from mem1.errors import ConfigError, MissingExtraError
 from mem1.rollout.episode import hint_text
-from mem1.tasks.ledger import FOUND, MOST, NAMES, NEXT, NOW, SEARCH, UNKNOWN, VALUES
+from mem1.tasks.ledger import (
+    COUNT,
+    FOUND,
+    MOST,
+    NAMES,
+    NEXT,
+    NOW,
+    SEARCH,
+    SUM,
+    UNKNOWN,
+    VALUES,
+)
 from mem1.text import ANSWER_TAG, OBSERVATION_TAG, STATE_TAG, close_tag, open_tag
 
 if TYPE_CHECKING:
@@ -101,11 +112,12 @@ def tiny_tokenizer() -> "PreTrainedTokenizerFast":
 
 
 def _world_texts() -> list[str]:
-    """Texts that hold every word the tiny world can say."""
+    """Texts that hold every word the tiny world can say. A new word comes last, so that those
+    before it keep their ids."""
     tags = (STATE_TAG, SEARCH, ANSWER_TAG, OBSERVATION_TAG)
     own = "".join(tag(name) for name in tags for tag in (open_tag, close_tag))
     words = "".join(f" {word}" for word in (*NAMES, *VALUES, NOW, NEXT, MOST, UNKNOWN))
     hints = [hint_text(turns) for turns in range(_MOST_TURNS + 1)]
     blank = dict.fromkeys(("question", "max_turns", "state_tokens"), "")
     prompts = [prompt.format(**blank) for prompt in (LEDGER_PROMPT, LEDGER_BUDGET_PROMPT)]
-    return [own, words, *hints, *prompts, FOUND, NOTHING, NO_ACTION]
+    return [own, words, *hints, *prompts, FOUND, NOTHING, NO_ACTION, f" {SUM} {COUNT}"]
