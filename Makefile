@@ -30,9 +30,10 @@ demo: $(READY)
 demo-llm: $(READY)
 	$(BIN)/mem1 eval configs/demo.toml
 
-# One more at once than there are cores: some tests wait for servers.
+# One more at once than there are cores: some tests wait for servers. Each of them, and each process
+# that a test starts, would compile all modules and tests anew if none might keep what it compiled.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --dist loadfile \
+	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/pytest --dist loadfile \
 		--numprocesses $$(( $$(getconf _NPROCESSORS_ONLN) + 1 ))
 
 # verl wants an older transformers than we do, so it has an environment of its own (docs/verl.md).
