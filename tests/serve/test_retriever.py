@@ -229,7 +229,9 @@ def searched(tmp_path_factory):
     records = ({"id": str(n), "contents": f'"t{n}"\na capital b'} for n in range(9))
     corpus.write_bytes(b"\n".join(map(orjson.dumps, records)))
     index = BM25Index.open(corpus, cache_dir=folder)
-    return client(index, limits=replace(SMALL, body_s=30.0))
+    # Entered, it has one event loop for all requests, and no thread and loop for each.
+    with client(index, limits=replace(SMALL, body_s=30.0)) as asks:
+        yield asks
 
 
 def test_two_thousand_bodies_get_an_answer_of_the_schema_or_a_4xx(searched):
