@@ -1,17 +1,18 @@
 """Runs of several processes on this machine, as torchrun would start them.
 
-python team_runs.py FOLDER MODEL SETTINGS     one process of such a run
+They are forked off a server that has loaded torch once: loading it takes longer than such runs.
 """
 
 import itertools
-import json
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -58,41 +59,48 @@ class Deadly(Parity):
         return super().__call__(task, answer=answer, turns=turns)
 
 
-def start_team(
-    model: Path, runs: Mapping[Path, tuple[str, dict[str, Any]]]
-) -> list[subprocess.Popen[str]]:
+@dataclass(frozen=True, kw_only=True)
+class Team:
+    """Processes that make runs together."""
+
+    processes: Sequence[BaseProcess]
+    told: Sequence[Path]
+    """Where each writes its output."""
+
+    def outputs(self) -> list[tuple[int | None, str]]:
+        """Exit status and output of each, once all are over."""
+        end = time.monotonic() + TIMEOUT_S
+        try:
+            for process in self.processes:
+                process.join(max(0.0, end - time.monotonic()))
+        finally:
+            for process in self.processes:
+                process.kill()
+        return [
+            (process.exitcode, told.read_text())
+            for process, told in zip(self.processes, self.told, strict=True)
+        ]
+
+
+def start_team(model: Path, runs: Mapping[Path, tuple[str, dict[str, Any]]], *, told: Path) -> Team:
     """Start two processes that make some runs, one after the other.
 
     Args: `runs`, folder -> arguments of `team_config`, and `dies_at`, the episode of the run at
-    which the second process is killed.
+    which the second process is killed; `told`, a folder for what the processes write.
     """
-    told = {
-        "MASTER_ADDR": "127.0.0.1",
-        "WORLD_SIZE": "2",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
     # Each run has a port of its own: on the one before, the first process may still listen.
-    listed = json.dumps([[_free_port(), str(at), *arguments] for at, arguments in runs.items()])
-    return [
-        subprocess.Popen(
-            [sys.executable, __file__, str(model), listed],
-            env=os.environ | told | {"RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in ("0", "1")
+    listed = [(_free_port(), str(at), kind, settings) for at, (kind, settings) in runs.items()]
+    told.mkdir()
+    files = [told / f"{rank}.txt" for rank in range(2)]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mem1.train.trainer", "mem1.train.distributed", "peft"])
+    processes = [
+        context.Process(target=_make_runs, args=(rank, str(model), listed, str(file)))
+        for rank, file in enumerate(files)
     ]
-
-
-def outputs(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    """Exit status and output of each, once all are over."""
-    try:
-        told = [process.communicate(timeout=TIMEOUT_S)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(process.returncode, text) for process, text in zip(processes, told, strict=True)]
+    for process in processes:
+        process.start()
+    return Team(processes=processes, told=files)
 
 
 def _free_port() -> str:
@@ -101,12 +109,15 @@ def _free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def _main(model: str, runs: str) -> None:
-    for port, folder, kind, settings in json.loads(runs):
+def _make_runs(
+    rank: int, model: str, runs: Sequence[tuple[str, str, str, dict[str, Any]]], told: str
+) -> None:
+    output = os.open(told, os.O_WRONLY | os.O_CREAT)
+    os.dup2(output, sys.stdout.fileno())
+    os.dup2(output, sys.stderr.fileno())
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    for port, folder, kind, settings in runs:
         os.environ["MASTER_PORT"] = port
         os.environ["MEM1_DIES_AT"] = str(settings.pop("dies_at", ""))
         train_policy(team_config(Path(model), kind, **settings), folder=folder)
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

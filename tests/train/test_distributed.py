@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from ledger_runs import figures, tiny_policy, train_run  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
-from team_runs import outputs, start_team, team_config  # noqa: E402
+from team_runs import start_team, team_config  # noqa: E402
 
 from mem1.rollout import read_trajectories  # noqa: E402
 from mem1.train.checkpoint import latest_checkpoint  # noqa: E402
@@ -28,14 +28,13 @@ KINDS = ("grpo", "ppo", "head", "lora", "offload")
 @pytest.fixture(scope="module")
 def two(tiny, tmp_path_factory) -> Path:
     """Runs of two processes: one of each kind, one in bfloat16, and one whose second process is
-    killed in its second step, with what the first one said then."""
+    killed in its second step; what each process said then is in `told`."""
     folder = tmp_path_factory.mktemp("two")
     runs = {folder / kind: (kind, {}) for kind in KINDS}
     runs |= {folder / "rounded": ("grpo", {"dtype": "bfloat16"})}
     runs |= {folder / "lost": ("grpo", {"dies_at": 6})}
-    found = outputs(start_team(tiny, runs))
+    found = start_team(tiny, runs, told=folder / "told").outputs()
     assert [status for status, _ in found] == [1, -9], found
-    (folder / "told.txt").write_text(found[0][1])
     return folder
 
 
@@ -109,7 +108,7 @@ def test_masters_of_two_go_on_in_one(tiny, two):
 
 
 def test_a_lost_process_is_told_and_whole_steps_stay(two):
-    told = (two / "told.txt").read_text()
+    told = (two / "told/0.txt").read_text()
     assert "TrainingError: process 0 of 2 can't reach another one, which has failed" in told
     assert "Start the same command again" in told
     assert [path.name for path in (two / "lost" / CHECKPOINTS).iterdir()] == ["00001-step-000001"]
@@ -130,7 +129,8 @@ def went_on(tiny, two, tmp_path_factory) -> Path:
     shutil.copytree(two / "lost", folder / "lost")
     train_run(team_config(tiny, "grpo", steps=1), folder / "one")
     (folder / "one/config.toml").unlink()  # one step more is another run, but the same weights
-    found = outputs(start_team(tiny, {folder / name: ("grpo", {}) for name in ("lost", "one")}))
+    runs = {folder / name: ("grpo", {}) for name in ("lost", "one")}
+    found = start_team(tiny, runs, told=folder / "told").outputs()
     assert [status for status, _ in found] == [0, 0], found
     return folder
 
