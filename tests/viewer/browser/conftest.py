@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from viewing import Tab, mem1, served
+from viewing import ROOT, Tab, served
+
+from mem1.cli import run_command
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
@@ -55,11 +57,18 @@ def open_tab(chromium) -> Iterator[Callable[..., Tab]]:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real run: the tiny trained policy of the demo on tasks of 2 and 4 questions."""
+    """A real run: the tiny trained policy of the demo on tasks of 2 and 4 questions. Made here: in
+    a process of its own, loading torch would take longer than the run."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    settings = ("tasks.num_objectives=[2,4]", "tasks.count=6", "run.concurrency=12")
+    settings = (
+        f"engine.model={ROOT / 'data/ledger/internal_state'}",
+        "tasks.num_objectives=[2,4]",
+        "tasks.count=6",
+        "run.concurrency=12",
+    )
     chosen = [part for setting in settings for part in ("--set", setting)]
-    mem1("eval", "configs/learn.toml", "--out", folder, *chosen)
+    config = str(ROOT / "configs/learn.toml")
+    assert run_command(["eval", config, "--out", str(folder), *chosen]) == 0
     return folder
 
 
