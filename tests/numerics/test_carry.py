@@ -7,6 +7,7 @@ their log-probabilities are the model's own.
 import asyncio
 import random
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import pytest
 
@@ -57,6 +58,7 @@ class Gossip:
         pass
 
 
+@cache
 def dictated(seed: int) -> tuple[int, ...]:
     """A reply: mostly well-formed; else without a state, with a forged tag in it, or free."""
     rng = random.Random(seed)
@@ -192,8 +194,10 @@ def test_full_context_carried_is_full_context_encoded_anew(kind):
     # What ends a reply isn't part of a context: carried, its position stays empty.
     model.generation_config.eos_token_id = None
     engine = local(model, dictate=False, max_batch=3)
+    short = replace(BUDGET, internal_state=14, action=10)
     carried, anew = (
-        sampled(agent(engine, Full(), mode=mode, max_turns=3)) for mode in ("carry", "reencode")
+        sampled(replace(agent(engine, Full(), mode=mode, max_turns=3), budget=short))
+        for mode in ("carry", "reencode")
     )
     for one, other in zip(carried, anew, strict=True):
         assert [t.prompt_ids for t in one.turns] == [t.prompt_ids for t in other.turns]
@@ -245,15 +249,15 @@ def test_what_is_evicted_takes_no_memory(policy):
         # The token sampled last has none yet.
         assert sizes[-1] == len(turn.prompt_ids) + turn.completion.num_tokens - 1
 
-    one = agent(engine, policy, max_turns=25)
+    one = agent(engine, policy, max_turns=14)
     played = asyncio.run(
         run_episode(
             TASKS[0], agent=one, env=Gossip(TASKS[0]), reward=ExactMatchReward(), on_turn=watch
         )
     )
-    assert played.num_turns == len(sizes) == 25
+    assert played.num_turns == len(sizes) == 14
     assert max(sizes) < played.bound
-    assert max(sizes[12:]) < 1.5 * max(sizes[:12])
+    assert max(sizes[7:]) < 1.5 * max(sizes[:7])
     assert engine._held == {}
 
 
