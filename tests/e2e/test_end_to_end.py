@@ -61,7 +61,7 @@ def plan(tmp_path) -> Plan:
         part = b"".join(passages[number::2])
         (tmp_path / f"corpora/{name}.jsonl.gz").write_bytes(gzip.compress(part))
     make_tiny(model := tmp_path / "model", seed=0, hidden=16, layers=1, window=16384)
-    sizes = {"prompt": 5000, "internal_state": 160, "action": 240, "observation": 600}
+    sizes = {"prompt": 5000, "internal_state": 110, "action": 130, "observation": 600}
     return Plan(
         data=tmp_path,
         out=tmp_path / "out",

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 from mem1.train.logbook import METRICS_FILE, read_metrics  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-FEW = ("train.steps=12", "train.batch_size=8", "tasks.count=8", "train.optimizer.warmup=0")
+FEW = ("train.steps=8", "train.batch_size=8", "tasks.count=8", "train.optimizer.warmup=0")
 
 
 def recipe():
