@@ -310,17 +310,24 @@ def test_held_out_tasks_are_always_played_at_the_last_level(tiny, tmp_path):
     }
 
 
+@pytest.fixture(scope="module")
+def risen(tiny, tmp_path_factory):
+    """The outcome of a curriculum that nobody stopped."""
+    folder = tmp_path_factory.mktemp("risen")
+    train_run(by_level(tiny, threshold=1.0, window=2), folder, source=graded((1, 2)))
+    return outcome(folder)
+
+
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
-def test_a_curriculum_goes_on_bit_for_bit_wherever_it_was_stopped(tiny, tmp_path, at):
+def test_a_curriculum_goes_on_bit_for_bit_wherever_it_was_stopped(tiny, tmp_path, risen, at):
     config = by_level(tiny, threshold=1.0, window=2)
     source = graded((1, 2))
-    train_run(config, tmp_path / "whole", source=source)
     with pytest.raises(KeyboardInterrupt):
-        train_run(config, tmp_path / "cut", on_step=interrupting(at=at + 1), source=source)
-    assert steps(tmp_path / "cut")[-1] == at
-    train_run(config, tmp_path / "cut", source=source)
-    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
-    assert outcome(tmp_path / "cut")["curriculum"] == {"level": 1, "scores": [0.0, 0.0]}
+        train_run(config, tmp_path, on_step=interrupting(at=at + 1), source=source)
+    assert steps(tmp_path)[-1] == at
+    train_run(config, tmp_path, source=source)
+    assert outcome(tmp_path) == risen
+    assert risen["curriculum"] == {"level": 1, "scores": [0.0, 0.0]}
 
 
 @dataclass(frozen=True)
