@@ -234,7 +234,7 @@ def load_model(path: Path, *, device: str | None, dtype: str | None) -> "PreTrai
         raise ModelError(f"model {path}: no such file or folder")
     options = _gguf_options(path) if path.suffix == ".gguf" else {}
     try:
-        with _gguf_names_made_once() if options else nullcontext():
+        with _gguf_read_once() if options else nullcontext():
             model = AutoModelForCausalLM.from_pretrained(
                 str(path.parent if options else path),
                 dtype=getattr(torch, dtype),
@@ -258,19 +258,19 @@ def _gguf_options(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _gguf_names_made_once() -> Iterator[None]:
-    """transformers has gguf make the same table of names for every module of a model, which takes
-    long. Raises: MissingExtraError."""
+def _gguf_read_once() -> Iterator[None]:
+    """transformers has gguf read a file for the config and again for the weights, and make the same
+    table of names for every module of a model; both take long. Raises: MissingExtraError."""
     try:
         import gguf
     except ImportError as error:
         raise MissingExtraError("gguf", extra="local") from error
-    make = gguf.get_tensor_name_map
-    gguf.get_tensor_name_map = cache(make)
+    read, name = gguf.GGUFReader, gguf.get_tensor_name_map
+    gguf.GGUFReader, gguf.get_tensor_name_map = cache(read), cache(name)
     try:
         yield
     finally:
-        gguf.get_tensor_name_map = make
+        gguf.GGUFReader, gguf.get_tensor_name_map = read, name
 
 
 def _computes_in_bfloat16(device: str) -> bool:
