@@ -166,18 +166,16 @@ def test_the_trainer_scores_what_the_engine_sampled(policy):
     assert apart(model, sampled(agent(local(model), policy)), scored) <= 5e-5
 
 
-def test_a_carried_episode_trained_as_if_encoded_anew_is_seen():
-    model = random_model("qwen2")
-    trajectories = sampled(agent(local(model), InternalState()))
-    wrong = [replace(trajectory, mode="reencode") for trajectory in trajectories]
-    assert apart(model, wrong) > 0.01
-
-
 @pytest.fixture(scope="module")
 def alone() -> list[Trajectory]:
     """Episodes one after the other, of which nothing is remembered."""
     engine = local(random_model("qwen2"), max_batch=1, prefix_cache_tokens=0)
     return sampled(agent(engine, InternalState()))
+
+
+def test_a_carried_episode_trained_as_if_encoded_anew_is_seen(alone):
+    wrong = [replace(trajectory, mode="reencode") for trajectory in alone]
+    assert apart(random_model("qwen2"), wrong) > 0.01
 
 
 @pytest.mark.parametrize("max_batch", [1, 3])
