@@ -240,7 +240,7 @@ def compared(name: str, args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--policy", type=Path, default=ROOT / "data/ledger/internal_state")
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--against", type=Path, help="the src folder of another checkout")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/results/loop_profile.json")

@@ -112,7 +112,7 @@ def imitating_on(config: RunConfig) -> RunConfig:
 
 
 MOST_TOKENS = 200_000
-"""Sampled in a trial of the curriculum: about twice what the demo samples."""
+"""Sampled in a trial of the curriculum: more than half again what the demo samples."""
 
 
 def until_spent(config: RunConfig) -> RunConfig:
