@@ -47,11 +47,18 @@ def can_batch(model: PreTrainedModel) -> bool:
 @contextmanager
 def attending_over(slots: "Slots", model: PreTrainedModel) -> Iterator[dict[str, Any]]:
     """Within the block the model attends over `slots`. Gives what its forward pass must be told."""
+    with attending_with(_ATTENTION, model):
+        yield {cache_argument(type(model)): slots, "slots": slots, "use_cache": True}
+
+
+@contextmanager
+def attending_with(name: str, model: PreTrainedModel) -> Iterator[None]:
+    """Within the block the model attends with the function of AttentionInterface so named."""
     before = model.config._attn_implementation or "sdpa"
     # `set_attn_implementation` does this too, and walks through all modules, at every pass.
-    model.config._attn_implementation = _ATTENTION
+    model.config._attn_implementation = name
     try:
-        yield {cache_argument(type(model)): slots, "slots": slots, "use_cache": True}
+        yield
     finally:
         model.config._attn_implementation = before
 

@@ -20,7 +20,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from mem1.engines.slots import beyond_plain
+from mem1.engines.slots import attending_with, beyond_plain
 from mem1.errors import ModelError
 from mem1.train.merge import attend_by_runs, layout_of
 
@@ -44,18 +44,8 @@ def packed(
     """
     backend = backend or ("flex" if model.device.type == "cuda" else "merge")
     attend = _attend(visible_until, backend=backend, device=model.device)
-    with _switched(model), _recomputed_alike(model):
+    with attending_with(_NAME, model), _recomputed_alike(model):
         yield {"attend": attend}
-
-
-@contextmanager
-def _switched(model: PreTrainedModel) -> Iterator[None]:
-    before = model.config._attn_implementation or "sdpa"
-    model.set_attn_implementation(_NAME)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
 
 
 @contextmanager
@@ -67,7 +57,7 @@ def _recomputed_alike(model: PreTrainedModel) -> Iterator[None]:
 
     def checkpoint(func: Callable[..., Any], forward: Callable[..., Any], *args: Any) -> Any:
         def switched(*args: Any) -> Any:
-            with _switched(model):
+            with attending_with(_NAME, model):
                 return forward(*args)
 
         return func(switched, *args)
