@@ -81,7 +81,8 @@ def test_a_reply_ends_with_the_token_that_ends_a_turn(tiny):
         server.model.get_input_embeddings().weight[end] = 1.0
     server.model.config.eos_token_id = None
     with running(server) as url:
-        requests = [ask((1, 2, n)) for n in range(8)]
+        seeds = [Sampling(temperature=1.0, seed=seed) for seed in range(16)]
+        requests = [ask((1, 2, n), sampling=it) for n, it in enumerate(seeds)]
         replies = sampled(VLLMConfig(model=str(tiny), urls=(url,)), *requests)
     ended = [reply for reply in replies if reply.finish_reason == "stop"]
     assert {reply.token_ids[-1] for reply in ended} == {end}
