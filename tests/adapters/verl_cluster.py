@@ -41,7 +41,12 @@ STEP = 3
 def learn(*overrides: str) -> RunConfig:
     """A small run on the ledger: four tasks, two in an optimizer step, with a reference."""
     small = ("train.batch_size=4", "train.mini_batch_size=2", "train.loss.kl=0.01")
-    return load_config("configs/learn.toml", overrides=[*small, *overrides])
+    config = load_config("configs/learn.toml", overrides=[*small, *overrides])
+    assert config.train is not None
+    assert config.train.critic is not None
+    # verl's critic is as large as its policy.
+    whole = replace(config.train.critic, num_layers=None)
+    return replace(config, train=replace(config.train, critic=whole))
 
 
 def verl_config(config: RunConfig, folder: Path) -> Any:
